@@ -1,0 +1,93 @@
+"""permafeat.toml: one section a command, one key an option; every word of it is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from features_cache.errors import OptionError, did_you_mean
+
+CONFIG_NAME = "permafeat.toml"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An option of a command, as far as its value in a file has to be understood.
+
+    Parameters
+    ----------
+    many : bool
+        Whether it takes a list.
+    kind : {"text", "path", "weights"}
+        Paths are relative to the file's folder; of weights, all but ``imagenet`` and ``random`` hold a path.
+    """
+
+    many: bool
+    kind: Literal["text", "path", "weights"]
+
+
+def read_section(
+    path: Path, section: str, options: Mapping[str, Option], sections: Mapping[str, object]
+) -> dict[str, Any]:
+    """Read one command's defaults.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    section : str
+        The command's name.
+    options : mapping of str to Option
+        Its options, without dashes in front.
+    sections : mapping of str to object
+        All commands, for checking the other sections' names.
+
+    Returns
+    -------
+    dict of str to object
+        A value an option; lists where the option takes many.
+
+    Raises
+    ------
+    OptionError
+        If the file is missing or no TOML, or holds an unknown section or key.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        msg = f"{path}: no such file; --config needs a TOML file"
+        raise OptionError(msg) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        msg = f"{path}: cannot be read as TOML ({error})"
+        raise OptionError(msg) from error
+    for name, value in content.items():
+        if name not in sections or not isinstance(value, dict):
+            msg = f"{path}: no section [{name}]; expected {', '.join(sections)}{did_you_mean(name, sections)}"
+            raise OptionError(msg)
+    defaults: dict[str, Any] = {}
+    for key, value in content.get(section, {}).items():
+        if key not in options:
+            msg = f"{path}: [{section}] has no key {key!r}{did_you_mean(key, options)}; the keys are the options of `cli {section} --help`"
+            raise OptionError(msg)
+        if isinstance(value, dict) or (isinstance(value, list) and not options[key].many):
+            msg = f"{path}: [{section}] {key} is a {'table' if isinstance(value, dict) else 'list'}; expected one value"
+            raise OptionError(msg)
+        defaults[key] = _understood(value, options[key], path.parent)
+    return defaults
+
+
+def _understood(value: Any, option: Option, folder: Path) -> Any:  # noqa: ANN401 - whatever TOML holds
+    if option.many:
+        values = value if isinstance(value, list) else [value]
+        return [_understood(item, Option(many=False, kind=option.kind), folder) for item in values]
+    if not isinstance(value, str):
+        return value
+    if option.kind == "path":
+        return str(folder / value)
+    if option.kind == "weights" and value not in {"imagenet", "random"}:
+        name, equals, file = value.rpartition("=")
+        return f"{name}{equals}{folder / file}"
+    return value

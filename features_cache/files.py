@@ -1,0 +1,172 @@
+"""The one place that makes bytes durable: build, write, fsync, publish.
+
+A published file is whole or absent, at every moment and after a power cut, because its name appears only once its bytes are
+on the disk. Nothing published is ever opened for writing again. Measurements behind this protocol: docs/ARCHITECTURE.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from features_cache.errors import DiskFull, InputError, PermafeatError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+TEMPORARY_PREFIX = ".permafeat-"
+
+
+class Disk:
+    """The system calls that the store makes, and no others; a test puts faults in by overriding one."""
+
+    def create(self, path: Path) -> int:
+        """Open a new file for writing; fail if the name exists."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Write some of the data; return how many bytes went."""
+        return os.write(descriptor, data)
+
+    def write_at(self, descriptor: int, data: bytes, offset: int) -> int:
+        """Write at an offset, leaving the position where it is."""
+        return os.pwrite(descriptor, data, offset)
+
+    def fsync(self, descriptor: int) -> None:
+        """Return once the file's bytes are on the disk."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Close a descriptor."""
+        os.close(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name; fail if that name exists."""
+        os.link(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename over whatever stands at the target."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a name."""
+        path.unlink()
+
+    def fsync_folder(self, path: Path) -> None:
+        """Return once the folder's names are on the disk."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+DISK = Disk()
+
+
+def publish(
+    path: Path,
+    chunks: Iterable[bytes | memoryview],
+    *,
+    head: Callable[[], bytes] | None = None,
+    replace: bool = False,
+    disk: Disk = DISK,
+) -> bool:
+    """Write a file so that it appears whole or not at all, and survives a power cut once this returns.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file appears. Its folder is made if need be.
+    chunks : iterable of bytes
+        The content, in order. Consumed once; may be larger than memory.
+    head : callable, optional
+        Asked after all chunks went for what to write over the first bytes: a checksum that is known only then.
+    replace : bool
+        Whether a file that already has the name gives way. Where it may not, the file that is there stays.
+    disk : Disk
+        The system calls.
+
+    Returns
+    -------
+    bool
+        False if another writer had published the name first (only without ``replace``).
+
+    Raises
+    ------
+    DiskFull
+        No space or quota left. Nothing appears under the name.
+    InputError
+        The folder cannot be written to.
+    """
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = disk.create(temporary)
+        try:
+            try:
+                for chunk in chunks:
+                    _write_all(disk, descriptor, memoryview(chunk))
+                if head is not None:
+                    disk.write_at(descriptor, head(), 0)
+                # A name published before this returned could show a torn file after a power cut.
+                disk.fsync(descriptor)
+            finally:
+                disk.close(descriptor)
+            return _give_name(disk, temporary, path, replace=replace)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(temporary)
+    except PermafeatError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            msg = f"{path}: {error.strerror}; free some space and type the same command again: it goes on where it stopped"
+            raise DiskFull(msg) from error
+        if error.errno in _FORBIDDEN:
+            msg = f"{path}: cannot be written ({error.strerror}); choose another folder with --out"
+            raise InputError(msg) from error
+        raise
+
+
+def _write_all(disk: Disk, descriptor: int, data: memoryview) -> None:
+    data = data.cast("B")
+    while data:
+        n_written = disk.write(descriptor, data)
+        if n_written == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        data = data[n_written:]
+
+
+def _give_name(disk: Disk, temporary: Path, path: Path, *, replace: bool) -> bool:
+    published = True
+    if replace:
+        disk.replace(temporary, path)
+    else:
+        try:
+            disk.link(temporary, path)
+        except FileExistsError:
+            published = False
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            # Without hard links put-if-absent cannot be atomic; two writers of one part write the same bytes, so the
+            # later rename changes nothing.
+            disk.replace(temporary, path)
+    disk.fsync_folder(path.parent)
+    return published
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files that killed writers left in a folder; return how many.
+
+    Only call it where no other writer is at work.
+    """
+    leftovers = list(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return len(leftovers)

@@ -1,0 +1,196 @@
+"""The HDF5 inside: a cache around features that are streamed in, and a part built whole in memory.
+
+libhdf5 ends the process on a full disk, even where the exception is caught. So it never writes to a disk here: it lays out
+its metadata in memory, and ``files.publish`` writes the bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features_cache.recipe import Block, Storage, canonical_json
+from features_cache.seal import FORMAT_VERSION, SEAL_BYTES
+
+HASH_BYTES = 16
+_H5_VERSION = ("v110", "v110")  # "latest" writes files that older h5py cannot read
+_ALIGNMENT = 512
+
+
+class _Sparse(io.RawIOBase):
+    """A file in memory that keeps what libhdf5 writes (metadata) and leaves out what it only reserves (features)."""
+
+    def __init__(self) -> None:
+        self._written: list[tuple[int, bytes]] = []
+        self._position = 0
+        self.n_bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.n_bytes}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def truncate(self, size: int | None = None) -> int:
+        self.n_bytes = self._position if size is None else size
+        return self.n_bytes
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer, as RawIOBase has it
+        raw = bytes(data)
+        self._written.append((self._position, raw))
+        self._position += len(raw)
+        self.n_bytes = max(self.n_bytes, self._position)
+        return len(raw)
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - any buffer, as RawIOBase has it
+        view = memoryview(buffer).cast("B")
+        view[:] = self.between(self._position, self._position + len(view))
+        self._position += len(view)
+        return len(view)
+
+    def between(self, start: int, stop: int) -> bytes:
+        """Return the bytes from start to stop, zeros where nothing was written."""
+        image = bytearray(stop - start)
+        for offset, raw in self._written:
+            low, high = max(offset, start), min(offset + len(raw), stop)
+            if low < high:
+                image[low - start : high - start] = raw[low - offset : high - offset]
+        return bytes(image)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What is known of consecutive images.
+
+    Parameters
+    ----------
+    features : float16 or float32 array, shape (images, views, columns)
+        Zeros where an image is quarantined.
+    status : uint8 array, shape (images,)
+        :class:`~features_cache.status.Status` codes.
+    content_hash : uint8 array, shape (images, 16)
+        blake2b-128 of each image's bytes (all its channel files in order); zeros where unreadable.
+    reasons : tuple of str, length images
+        Why an image was quarantined; empty where it is good.
+    """
+
+    features: NDArray[np.floating[Any]]
+    status: NDArray[np.uint8]
+    content_hash: NDArray[np.uint8]
+    reasons: tuple[str, ...]
+
+
+def _little_endian(storage: str) -> np.dtype[Any]:
+    return np.dtype(storage).newbyteorder("<")
+
+
+def _plain(file: h5py.File, name: str, data: NDArray[Any]) -> None:
+    file.create_dataset(name, data=data, track_times=False)
+
+
+def _json_bytes(value: object) -> NDArray[np.uint8]:
+    return np.frombuffer(canonical_json(value), dtype=np.uint8)
+
+
+def read_json(dataset: h5py.Dataset) -> Any:  # noqa: ANN401 - whatever was written
+    """Return the value that a uint8 dataset of JSON text holds."""
+    return json.loads(dataset[()].tobytes())
+
+
+def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Encode texts as UTF-8 of one width: variable-length strings are refused in files of ours."""
+    raw = [text.encode("utf-8") for text in texts]
+    return np.array(raw, dtype=f"S{max(1, *map(len, raw))}" if raw else "S1")
+
+
+def cache_around(
+    *,
+    ids: Sequence[str],
+    status: NDArray[np.uint8],
+    content_hash: NDArray[np.uint8],
+    blocks: Sequence[Block],
+    n_views: int,
+    storage: Storage,
+) -> tuple[bytes, bytes]:
+    """Lay out a cache's file without its features.
+
+    Returns
+    -------
+    before, after : bytes
+        What stands between the seal and the features, and what follows them. The features themselves are the C-ordered
+        little-endian array (images, views, columns).
+    """
+    sparse = _Sparse()
+    reserve = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    reserve.set_layout(h5py.h5d.CONTIGUOUS)
+    reserve.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    reserve.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    reserve.set_obj_track_times(False)
+    shape = (len(ids), n_views, blocks[-1].stop)
+    dtype = _little_endian(storage)
+    with h5py.File(
+        sparse,
+        "w",
+        libver=_H5_VERSION,
+        userblock_size=SEAL_BYTES,
+        alignment_threshold=_ALIGNMENT,
+        alignment_interval=_ALIGNMENT,
+    ) as file:
+        file.attrs["format"] = np.bytes_("permafeat")
+        file.attrs["format_version"] = np.uint32(FORMAT_VERSION)
+        names = fixed_length(ids)
+        width = h5py.string_dtype("utf-8", names.dtype.itemsize)
+        _plain(file, "ids", names.astype(width))
+        _plain(file, "status", status.astype(np.uint8))
+        _plain(file, "content_hash", content_hash.astype(np.uint8))
+        _plain(file, "blocks", _json_bytes([block.to_json() for block in blocks]))
+        # The features come last: all metadata then lies before them, in one piece.
+        space = h5py.h5s.create_simple(shape)
+        features = h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, dcpl=reserve)
+        file.flush()
+        offset = features.get_offset()
+    n_features = int(np.prod(shape)) * dtype.itemsize
+    return sparse.between(SEAL_BYTES, offset), sparse.between(offset + n_features, sparse.n_bytes)
+
+
+def part_image(rows: Rows, *, plan_digest: str, unit: int, first_row: int) -> bytes:
+    """Build the file of one part in memory; return all of it but the seal."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", libver=_H5_VERSION, userblock_size=SEAL_BYTES) as file:
+        file.attrs["plan"] = np.bytes_(plan_digest)
+        file.attrs["unit"] = np.uint64(unit)
+        file.attrs["first_row"] = np.uint64(first_row)
+        features = rows.features.astype(_little_endian(rows.features.dtype.name), copy=False)
+        chunks = (1, *features.shape[1:])
+        file.create_dataset("features", data=features, chunks=chunks, fletcher32=True, track_times=False)
+        _plain(file, "status", rows.status)
+        _plain(file, "content_hash", rows.content_hash)
+        _plain(file, "reasons", _json_bytes(list(rows.reasons)))
+    return memory.getvalue()[SEAL_BYTES:]
+
+
+def rows_of_part(file: h5py.File) -> Rows:
+    """Read a part's file back."""
+    return Rows(
+        features=file["features"][()],
+        status=file["status"][()],
+        content_hash=file["content_hash"][()],
+        reasons=tuple(read_json(file["reasons"])),
+    )

@@ -1,0 +1,123 @@
+"""The immutable part files of a run in progress: each unit of rows is committed once, whole, and survives any death."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+
+from features_cache.errors import CacheDamaged, CacheIncomplete, ForeignCache
+from features_cache.files import DISK, Disk, publish
+from features_cache.layout import Rows, part_image, rows_of_part
+from features_cache.plan import Plan
+from features_cache.seal import PART_MAGIC, Sealing, check_bytes
+
+QUARANTINE = "quarantine"
+
+
+class Parts:
+    """The parts of one plan, in one folder.
+
+    Any number of writers may commit at once: a part's name says its unit, and the first to publish it stays.
+
+    Parameters
+    ----------
+    folder : Path
+        Where plan and parts lie.
+    plan : Plan
+        The plan that they follow.
+    disk : Disk
+        The system calls.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, disk: Disk = DISK) -> None:
+        self.folder = folder
+        self.plan = plan
+        self._digest = plan.digest
+        self._disk = disk
+
+    def path_of(self, unit: int) -> Path:
+        """Return the file name of a unit's part."""
+        return self.folder / f"{unit:08d}.h5"
+
+    def commit(self, unit: int, rows: Rows) -> bool:
+        """Make a unit's rows durable; on return they survive a power cut.
+
+        Parameters
+        ----------
+        unit : int
+            0 to ``plan.n_units - 1``.
+        rows : Rows
+            All rows of the unit.
+
+        Returns
+        -------
+        bool
+            False if another writer had committed the unit first; its part stays.
+
+        Raises
+        ------
+        DiskFull
+            Nothing of this unit is kept; earlier ones are.
+        """
+        expected = (len(self.plan.rows_of(unit)), self.plan.n_views, self.plan.n_columns)
+        if rows.features.shape != expected or rows.features.dtype.name != self.plan.storage:
+            msg = f"unit {unit} has features {rows.features.shape} {rows.features.dtype}; the plan says {expected} {self.plan.storage}"
+            raise ValueError(msg)
+        image = part_image(rows, plan_digest=self._digest, unit=unit, first_row=self.plan.rows_of(unit).start)
+        sealing = Sealing(PART_MAGIC)
+        return publish(self.path_of(unit), sealing.pass_through([image]), head=sealing.seal, disk=self._disk)
+
+    def read(self, unit: int) -> Rows:
+        """Read a part back, every byte checked.
+
+        Raises
+        ------
+        CacheIncomplete
+            If it is not there.
+        CacheDamaged
+            If it is not what was written, or belongs to another plan or unit.
+        """
+        path = self.path_of(unit)
+        try:
+            check_bytes(path, PART_MAGIC)
+        except FileNotFoundError as error:
+            msg = f"{path}: part {unit} of {self.plan.n_units} is missing; run `cli featurize` again to resume"
+            raise CacheIncomplete(msg) from error
+        except ForeignCache as error:
+            raise CacheDamaged(str(error)) from error
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs["plan"].decode() != self._digest or int(file.attrs["unit"]) != unit:
+                msg = f"{path}: a part of another plan or unit; run `cli featurize` again, it is done anew"
+                raise CacheDamaged(msg)
+            return rows_of_part(file)
+
+    def check(self) -> Iterator[tuple[int, Rows | None]]:
+        """Go through all units; a part that does not check out is moved to ``quarantine/``.
+
+        Yields
+        ------
+        unit : int
+        rows : Rows or None
+            None where the unit has to be computed.
+        """
+        for unit in range(self.plan.n_units):
+            try:
+                yield unit, self.read(unit)
+            except CacheIncomplete:
+                yield unit, None
+            except CacheDamaged:
+                self._set_aside(unit)
+                yield unit, None
+
+    def _set_aside(self, unit: int) -> None:
+        folder = self.folder / QUARANTINE
+        folder.mkdir(exist_ok=True)
+        self._disk.replace(self.path_of(unit), folder / self.path_of(unit).name)
+        self._disk.fsync_folder(self.folder)
+
+    def remove(self) -> None:
+        """Remove the folder: only once the finished cache is published and checked."""
+        shutil.rmtree(self.folder)

@@ -1,0 +1,243 @@
+"""What a run is going to do, frozen before its first image is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from features_cache.errors import CacheDamaged, ImageChanged, OutputExists, RecipeMismatch, listed
+from features_cache.files import DISK, Disk, publish
+from features_cache.recipe import Block, Storage, canonical_json, digest_of, recipe_differences, show_differences
+
+PLAN_NAME = "plan.json"
+_PLAN_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file of an image, as it was when the plan was made.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the images' folder; empty where a channel file is missing.
+    n_bytes, mtime_ns : int
+        Size, and modification time in nanoseconds.
+    """
+
+    path: str
+    n_bytes: int
+    mtime_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How the networks run: kept so that a resumed run gives the same bytes.
+
+    Parameters
+    ----------
+    device : str
+        ``cpu``, ``cuda`` or ``mps``.
+    micro_batch : int
+        Views in one forward pass; always this many, the last ones padded.
+    n_threads : int
+        Threads of one forward pass.
+    """
+
+    device: str
+    micro_batch: int
+    n_threads: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole work of one cache.
+
+    Parameters
+    ----------
+    ids : tuple of str
+        Image ids; row order.
+    sources : tuple of tuple of SourceFile
+        Each image's files, in channel order.
+    n_views : int
+        Views an image, view 0 included.
+    blocks : tuple of Block
+        What each backbone contributes.
+    unit_images : int
+        Images in one unit of work; unit k holds the rows from ``k * unit_images`` on.
+    execution : Execution
+        How the networks run.
+    """
+
+    ids: tuple[str, ...]
+    sources: tuple[tuple[SourceFile, ...], ...]
+    n_views: int
+    blocks: tuple[Block, ...]
+    unit_images: int
+    execution: Execution
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of all blocks together."""
+        return self.blocks[-1].stop
+
+    @property
+    def n_units(self) -> int:
+        """How many parts make the cache."""
+        return -(-len(self.ids) // self.unit_images)
+
+    @property
+    def storage(self) -> Storage:
+        """Number type of the features."""
+        return self.blocks[0].recipe.storage
+
+    @property
+    def n_feature_bytes(self) -> int:
+        """Bytes of the features on disk."""
+        width = {"float16": 2, "float32": 4}[self.storage]
+        return len(self.ids) * self.n_views * self.n_columns * width
+
+    def rows_of(self, unit: int) -> range:
+        """Return the rows that a unit covers."""
+        return range(unit * self.unit_images, min((unit + 1) * self.unit_images, len(self.ids)))
+
+    @property
+    def digest(self) -> str:
+        """Equal exactly when the plans are; every part carries it."""
+        return digest_of(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        return {
+            "version": _PLAN_VERSION,
+            "ids": list(self.ids),
+            "sources": [[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in self.sources],
+            "n_views": self.n_views,
+            "blocks": [block.to_json() for block in self.blocks],
+            "unit_images": self.unit_images,
+            "execution": dataclasses.asdict(self.execution),
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild a plan from :meth:`to_json`.
+
+        Raises
+        ------
+        CacheDamaged
+            If it was written by another version, or damaged.
+        """
+        try:
+            if fields["version"] != _PLAN_VERSION:
+                msg = f"a plan of version {fields['version']}; expected {_PLAN_VERSION}. Begin anew with --overwrite"
+                raise CacheDamaged(msg)
+            return cls(
+                ids=tuple(fields["ids"]),
+                sources=tuple(
+                    tuple(SourceFile(path=path, n_bytes=size, mtime_ns=mtime) for path, size, mtime in files)
+                    for files in fields["sources"]
+                ),
+                n_views=fields["n_views"],
+                blocks=tuple(Block.from_json(block) for block in fields["blocks"]),
+                unit_images=fields["unit_images"],
+                execution=Execution(**fields["execution"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"the plan cannot be read ({error!r}); begin anew with --overwrite"
+            raise CacheDamaged(msg) from error
+
+
+def plan_in(folder: Path) -> Plan | None:
+    """Read the plan of a run in progress; None where there is none.
+
+    Raises
+    ------
+    CacheDamaged
+        If it cannot be read.
+    """
+    path = folder / PLAN_NAME
+    try:
+        fields = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        msg = f"{path}: not JSON ({error}); begin anew with --overwrite"
+        raise CacheDamaged(msg) from error
+    return Plan.from_json(fields)
+
+
+def settle_plan(folder: Path, wanted: Plan, *, disk: Disk = DISK) -> Plan:
+    """Publish a plan, or take up the one that an unfinished run left.
+
+    A run that goes on keeps the earlier unit size and execution, whatever this process would have chosen.
+
+    Returns
+    -------
+    Plan
+        The plan to follow.
+
+    Raises
+    ------
+    ImageChanged
+        If an image is not the file that it was when the plan was made.
+    RecipeMismatch, OutputExists
+        If the unfinished run was asked for other features, images or views.
+    """
+    found = plan_in(folder)
+    if found is None:
+        publish(folder / PLAN_NAME, [canonical_json(wanted.to_json())], disk=disk)
+        # Another writer may have come first; both follow the plan that stands.
+        found = plan_in(folder) or wanted
+    require_same_work(found, wanted, folder)
+    return found
+
+
+def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
+    """Check that an unfinished run is for the work that is asked for now.
+
+    Raises
+    ------
+    ImageChanged, RecipeMismatch, OutputExists
+        As :func:`settle_plan`.
+    """
+    ways_out = f"Finish it with its own options, or begin anew with --overwrite, or choose another --out ({folder})"
+    require_same_recipes(found.blocks, wanted.blocks, f"the unfinished run. {ways_out}")
+    if found.n_views != wanted.n_views:
+        msg = f"the unfinished run makes {found.n_views} views an image; {wanted.n_views} are asked for. {ways_out}"
+        raise OutputExists(msg)
+    if found.ids != wanted.ids:
+        n_new, n_gone = len(set(wanted.ids) - set(found.ids)), len(set(found.ids) - set(wanted.ids))
+        msg = f"the unfinished run has other images ({n_new} are new, {n_gone} are gone). {ways_out}"
+        raise OutputExists(msg)
+    changed = [
+        image_id for image_id, old, new in zip(found.ids, found.sources, wanted.sources, strict=True) if old != new
+    ]
+    if changed:
+        msg = (
+            f"{len(changed)} images changed since the run began: {listed(changed)}. Put the files back as they were, "
+            f"or begin anew with --overwrite"
+        )
+        raise ImageChanged(msg)
+
+
+def require_same_recipes(found: tuple[Block, ...], wanted: tuple[Block, ...], where: str) -> None:
+    """Check that every wanted block is there with the same recipe.
+
+    Raises
+    ------
+    RecipeMismatch
+        If one is missing or differs; differing fields are shown side by side.
+    """
+    there = {block.name: block for block in found}
+    for block in wanted:
+        if block.name not in there:
+            msg = f"block {block.name!r} is asked for; found only {', '.join(there)} in {where}"
+            raise RecipeMismatch(msg)
+        differences = recipe_differences(block.recipe, there[block.name].recipe)
+        if differences:
+            shown = show_differences(differences, "asked for", "found")
+            msg = f"block {block.name!r} has another recipe in {where}:\n{shown}"
+            raise RecipeMismatch(msg)

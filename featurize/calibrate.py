@@ -1,0 +1,79 @@
+"""Networks with random weights: seeded, and given batch-norm statistics that keep their outputs alive.
+
+In evaluation mode an untrained network divides by the variances 1 that it was born with; its outputs vanish or overflow. The
+statistics of the first training images are set once, kept beside the cache, and loaded by everything that follows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from features_cache.files import publish
+from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
+from featurize.weights import load_state, sha256_of_state
+
+CALIBRATION_IMAGES = 64
+
+
+def random_backbone(
+    name: str, size_px: int, seed: int, kept_in: Path, images: Callable[[], Tensor]
+) -> tuple[Backbone, str]:
+    """Build a seeded network and set its batch-norm statistics, or load those set before.
+
+    Parameters
+    ----------
+    name : str
+        The network.
+    size_px : int
+        Side of its input.
+    seed : int
+        With the name, fixes the weights.
+    kept_in : Path
+        Folder of the state files.
+    images : callable
+        Gives the calibration images: float32 tensor, shape (n, 3, size_px, size_px), in [0, 1]. Asked only if needed.
+
+    Returns
+    -------
+    backbone : Backbone
+    sha256 : str
+        Of all its weights and statistics.
+    """
+    with _seeded(f"{seed}/{name}"):
+        backbone = build_backbone(name, size_px, None)
+    norms = {key: module for key, module in backbone.named_modules() if isinstance(module, _BatchNorm)}
+    if norms:
+        path = kept_in / f"{name}.safetensors"
+        if not path.is_file():
+            _set_statistics(backbone, list(norms.values()), images())
+            state = {key: value for key, value in backbone.state_dict().items() if ".running_" in key}
+            publish(path, [save(state)])
+        # Loaded even by the process that wrote it: another may have come first.
+        backbone.load_state_dict(load_state(path), strict=False)
+    return backbone, sha256_of_state(backbone.state_dict())
+
+
+@contextmanager
+def _seeded(text: str) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=7).digest(), "little"))
+        yield
+
+
+def _set_statistics(backbone: Backbone, norms: Sequence[_BatchNorm], images: Tensor) -> None:
+    """One pass in which the batch-norm layers, and they alone, are in training mode."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0  # the statistics of this one pass, nothing remembered
+    with torch.inference_mode():
+        backbone((images - mean) / std)
+    backbone.eval()

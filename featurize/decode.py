@@ -1,0 +1,193 @@
+"""From a file's bytes to pixels, by written rules, or a reason why not.
+
+Rules, version 1. The content decides, not the extension. Formats: JPEG, PNG, WEBP, TIFF, BMP, GIF. The EXIF orientation is
+applied. 1-bit becomes 0 and 255; palette, CMYK, YCbCr, LAB and HSV become RGB; alpha is dropped. Integers are divided by the
+largest value of their type (255 or 65,535); floats must lie in [0, 1]. Nothing is clipped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from features_cache.status import Status
+from featurize.settings import MAX_PIXELS
+
+DECODING = "pillow-1"
+SCALE = "dtype"
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg"},
+    "MPO": {".jpg", ".jpeg"},
+    "PNG": {".png"},
+    "WEBP": {".webp"},
+    "TIFF": {".tif", ".tiff"},
+    "BMP": {".bmp"},
+    "GIF": {".gif"},
+}
+_SIGNATURES = (
+    (rb"\s*(<!doctype html|<html|<head|<\?xml|<svg)", "HTML or XML"),
+    (rb"PK\x03\x04", "a zip archive"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb".{257}ustar", "a tar archive"),
+    (rb"%PDF", "PDF"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
+    (rb"8BPS", "PSD"),
+    (rb"SIMPLE  =", "FITS"),
+    (rb"\x89HDF", "HDF5"),
+    (rb"[\t\n\r\x20-\x7e]{1,512}\Z", "text"),
+)
+_DAMAGED = (
+    (rb"\xff\xd8\xff", "JPEG"),
+    (rb"\x89PNG", "PNG"),
+    (rb"II\*\x00|MM\x00\*|II\+\x00|MM\x00\+", "TIFF"),
+    (rb"GIF8", "GIF"),
+)
+
+# Image.open would warn, and above twice its own limit fail, before we can compare the size with --max-pixels: decode() does
+# that from the header, before a pixel is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class BadImage(Exception):
+    """An image that has to be quarantined.
+
+    Parameters
+    ----------
+    status : Status
+        The code.
+    reason : str
+        What was found, for the list beside the cache.
+    """
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Decoded:
+    """Pixels as stored.
+
+    Parameters
+    ----------
+    pixels : uint8, uint16 or float32 array, shape (height, width) or (height, width, 3)
+        Grey or RGB.
+    notes : tuple of str
+        Which conversions were made; the run counts them.
+    """
+
+    pixels: NDArray[Any]
+    notes: tuple[str, ...]
+
+
+def decode(raw: bytes, *, suffix: str = "", max_pixels: int = MAX_PIXELS) -> Decoded:
+    """Decode an image that is wholly in memory.
+
+    Parameters
+    ----------
+    raw : bytes
+        The file.
+    suffix : str
+        Its extension with the dot; only compared with the content.
+    max_pixels : int
+        Largest width times height, checked from the header before a pixel is decoded.
+
+    Returns
+    -------
+    Decoded
+
+    Raises
+    ------
+    BadImage
+        If it is not an image, truncated, too large, of an unsupported kind, or holds NaN or infinite pixels.
+    """
+    try:
+        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise _not_an_image(raw) from error
+    except Exception as error:
+        raise BadImage(Status.TRUNCATED, f"damaged header ({error})") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImage(Status.TOO_LARGE, f"{width} x {height} pixels; at most {max_pixels} (--max-pixels)")
+    try:
+        n_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:
+        raise BadImage(Status.TRUNCATED, f"truncated or damaged {image.format} ({error})") from error
+    if n_frames > 1:
+        raise BadImage(Status.UNSUPPORTED, f"{n_frames} frames or pages; expected one")
+    notes = []
+    if suffix.lower() not in _SUFFIXES[str(image.format)]:
+        notes.append(f"extension says {suffix or 'nothing'}, content is {image.format}")
+    if upright.size != image.size or image.getexif().get(0x0112, 1) != 1:
+        notes.append("turned by its EXIF orientation")
+    if min(width, height) < 8 or max(width, height) > 8 * min(width, height):
+        notes.append("smaller than 8 px or longer than 8:1")
+    pixels, note = _pixels(upright, str(image.format))
+    return Decoded(pixels, (*notes, *note))
+
+
+def _pixels(image: Image.Image, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    mode = image.mode
+    if mode in {"L", "RGB"}:
+        return np.asarray(image), ()
+    if mode == "1":
+        return np.asarray(image.convert("L")), ("1-bit turned to 0 and 255",)
+    if mode in {"LA", "La"}:
+        return np.asarray(image)[..., 0], ("alpha dropped",)
+    if mode in {"RGBA", "RGBX", "RGBa"}:
+        return np.asarray(image)[..., :3], ("alpha dropped",)
+    if mode in {"P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}:
+        name = {"P": "palette", "PA": "palette"}.get(mode, mode)
+        return np.asarray(image.convert("RGB")), (f"{name} turned to RGB",)
+    if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):
+        return np.asarray(image).astype(np.uint16), ("16-bit divided by 65,535",)
+    if mode == "F":
+        pixels = np.asarray(image)
+        if not np.isfinite(pixels).all():
+            n_bad = int((~np.isfinite(pixels)).sum())
+            raise BadImage(Status.NOT_FINITE, f"{n_bad} NaN or infinite pixels")
+        if pixels.min() < 0 or pixels.max() > 1:
+            found = f"float pixels from {pixels.min():g} to {pixels.max():g}"
+            raise BadImage(Status.UNSUPPORTED, f"{found}; expected 0 to 1")
+        return pixels, ("float taken as it is",)
+    raise BadImage(Status.UNSUPPORTED, f"pixels of mode {mode!r}; expected 8 or 16 bit, or float from 0 to 1")
+
+
+def unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Bring stored pixels to [0, 1]: integers over the largest value of their type, floats as they are.
+
+    Examples
+    --------
+    >>> unit_range(np.array([0, 255], np.uint8)).tolist()
+    [0.0, 1.0]
+    """
+    if pixels.dtype.kind == "u":
+        return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    return pixels.astype(np.float32, copy=False)
+
+
+def _not_an_image(raw: bytes) -> BadImage:
+    if not raw:
+        return BadImage(Status.NOT_AN_IMAGE, "not an image (empty file)")
+    start = raw[:512]
+    for signature, name in _DAMAGED:
+        if re.match(signature, start, re.DOTALL):
+            return BadImage(
+                Status.TRUNCATED,
+                f"begins as {name}, but cannot be read: damaged, or a kind of {name} that is not supported",
+            )
+    for signature, name in _SIGNATURES:
+        if re.match(signature, start, re.DOTALL | re.IGNORECASE):
+            return BadImage(Status.NOT_AN_IMAGE, f"not an image (looks like {name})")
+    return BadImage(Status.NOT_AN_IMAGE, f"not an image of a supported format ({', '.join(_FORMATS)})")

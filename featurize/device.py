@@ -1,0 +1,72 @@
+"""Which device runs the networks, and which arithmetic it is good at. Asked, never assumed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from features_cache.errors import OptionError
+from features_cache.recipe import Precision
+
+Device = Literal["cpu", "cuda", "mps"]
+_UNIT_IMAGES = {"cpu": 32, "cuda": 256, "mps": 64}
+_MICRO_BATCH = {"cpu": 16, "cuda": 128, "mps": 32}
+
+
+def choose_device(wanted: str) -> Device:
+    """Turn ``auto`` into the best device there is.
+
+    Raises
+    ------
+    OptionError
+        If the device that was asked for is not there.
+    """
+    there: dict[str, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        wanted = next(name for name, here in there.items() if here)
+    if not there.get(wanted, False):
+        here = ", ".join(name for name, is_there in there.items() if is_there)
+        msg = f"--device {wanted}: not on this machine; it has {here}. `--device auto` takes the best of them"
+        raise OptionError(msg)
+    return wanted  # type: ignore[return-value]
+
+
+def cpu_is_fast_in_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere it only loses time."""
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in asked)
+
+
+def choose_precision(wanted: str, device: Device) -> Precision:
+    """Turn ``auto`` into the fastest arithmetic whose features stay within tolerance.
+
+    Raises
+    ------
+    OptionError
+        If the device cannot do what was asked for.
+    """
+    if wanted == "auto":
+        if device == "cpu":
+            return "bfloat16" if cpu_is_fast_in_bfloat16() else "float32"
+        if device == "cuda":
+            return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        return "float32"
+    if wanted == "float16" and device == "cpu":
+        msg = "--precision float16 needs a GPU; on a CPU take bfloat16 or float32 (or auto)"
+        raise OptionError(msg)
+    return wanted  # type: ignore[return-value]
+
+
+def unit_images(device: Device) -> int:
+    """Return how many images are decoded, computed and committed together: what a kill costs, at most."""
+    return _UNIT_IMAGES[device]
+
+
+def micro_batch(device: Device) -> int:
+    """Return how many views one forward pass takes. Fixed: features may move in the last bit with the shape of the batch."""
+    return _MICRO_BATCH[device]

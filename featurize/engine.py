@@ -1,0 +1,75 @@
+"""Run frozen networks over views, in micro-batches of one fixed shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from features_cache.plan import Execution
+from features_cache.recipe import Precision
+from featurize.augment import view_matrix, warp
+from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Engine:
+    """Networks on a device, ready for batches.
+
+    Parameters
+    ----------
+    backbones : sequence of Backbone
+        In block order. They are moved and converted in place.
+    precision : {"float32", "bfloat16", "float16"}
+        Arithmetic of the networks. Warp and normalisation are float32 in any case.
+    execution : Execution
+        Device, micro-batch and threads.
+    seed : int
+        Seed of the views.
+    """
+
+    def __init__(self, backbones: Sequence[Backbone], precision: Precision, execution: Execution, seed: int) -> None:
+        self.execution = execution
+        self._device = torch.device(execution.device)
+        self._dtype = _DTYPES[precision]
+        self._seed = seed
+        if execution.device == "cpu":
+            torch.set_num_threads(execution.n_threads)
+        self._backbones = [
+            backbone.to(self._device, self._dtype).to(memory_format=torch.channels_last) for backbone in backbones
+        ]
+        self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
+        self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
+
+    def features(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
+        """Compute the features of some views.
+
+        Parameters
+        ----------
+        images : float32 tensor, shape (n, 3, side, side)
+            The resized image of each view, in [0, 1]; n at most the micro-batch.
+        ids : sequence of str, length n
+            The image of each view.
+        views : sequence of int, length n
+            Which view it is.
+
+        Returns
+        -------
+        float32 tensor on the CPU, shape (n, columns)
+        """
+        normalised = (self.make_views(images, ids, views) - self._mean) / self._std
+        padded = normalised.new_zeros((self.execution.micro_batch, *normalised.shape[1:]))
+        padded[: len(normalised)] = normalised
+        batch = padded.to(dtype=self._dtype, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            vectors = [backbone(batch) for backbone in self._backbones]
+        return torch.cat(vectors, dim=1)[: len(images)].cpu()
+
+    def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
+        """Warp each image to its view; shapes as in :meth:`features`, the result on the device and not normalised."""
+        matrices = [
+            torch.from_numpy(view_matrix(self._seed, name, view)) for name, view in zip(ids, views, strict=True)
+        ]
+        return warp(images.to(self._device), torch.stack(matrices).to(self._device), [view == 0 for view in views])

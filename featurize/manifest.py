@@ -1,0 +1,307 @@
+"""Which images, in which order, and the files of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
+from features_cache.plan import SourceFile
+from features_cache.tables import read_table, require_column
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The images of one split, sorted by id.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that the sources' paths are relative to.
+    ids : tuple of str
+        Sorted; no two equal.
+    sources : tuple of tuple of SourceFile
+        Each image's files in channel order; an empty path where a channel file is missing.
+    warnings : tuple of str
+        What the user should know.
+    """
+
+    root: Path
+    ids: tuple[str, ...]
+    sources: tuple[tuple[SourceFile, ...], ...]
+    warnings: tuple[str, ...] = ()
+
+    def first(self, n_images: int | None) -> Manifest:
+        """Keep the first images in id order."""
+        return dataclasses.replace(self, ids=self.ids[:n_images], sources=self.sources[:n_images])
+
+
+def read_ids(table_path: Path, id_column: str | None) -> tuple[dict[str, str | None], tuple[str, ...]]:
+    """Read image ids, never labels, from a CSV.
+
+    Parameters
+    ----------
+    table_path : Path
+        The CSV.
+    id_column : str or None
+        The column of ids; the first column if None.
+
+    Returns
+    -------
+    ids : dict of str to str or None
+        Each id and its ``path`` cell, where the table has such a column.
+    warnings : tuple of str
+        Ids that stand in more than one row.
+
+    Raises
+    ------
+    TableError
+        If the CSV or an id cannot be used.
+    UnsafePath
+        If a path leaves the images' folder.
+    """
+    table = read_table(table_path)
+    column = table.columns[0] if id_column is None else id_column
+    require_column(table_path, list(table.columns), column)
+    blank = [int(line) for line in table.index[table[column] == ""]]
+    if blank:
+        msg = f"{table_path}: {len(blank)} rows without an id (lines {listed(blank)})"
+        raise TableError(msg)
+    paths: dict[str, str | None] = {}
+    doubled = table[table[column].duplicated()]
+    for line, image_id, path in zip(
+        table.index, table[column], table["path"] if "path" in table else [None] * len(table), strict=True
+    ):
+        if path is not None:
+            _require_inside(path, f"{table_path}:{line}")
+        paths.setdefault(image_id, path)
+    if len(doubled):
+        first = doubled[column].iloc[0]
+        return paths, (f"{table_path}: {len(doubled)} rows repeat an id (first: {first!r}, line {doubled.index[0]})",)
+    return paths, ()
+
+
+def _require_inside(path: str, where: str) -> None:
+    if (
+        "\x00" in path
+        or path.startswith(("/", "~"))
+        or ".." in PurePosixPath(path).parts
+        or re.match(r"[A-Za-z]:", path)
+    ):
+        msg = f"{where}: path {path!r} leaves the images' folder; expected one inside it, without '..' or '~'. Refused"
+        raise UnsafePath(msg)
+
+
+def list_images(
+    root: Path,
+    *,
+    ids: dict[str, str | None] | None,
+    pattern: str | None = None,
+    channels: Sequence[str] = (),
+    extra: str = "error",
+) -> Manifest:
+    """Find the files of every image.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of images, flat or of class folders.
+    ids : dict of str to str or None, optional
+        The ids wanted, each with its path where the table names one. All files unless given.
+    pattern : str, optional
+        Name of a channel file, such as ``{id}_{channel}.png``; then an image has one file a channel.
+    channels : sequence of str
+        Channel names in stacking order; needed with ``pattern``.
+    extra : {"error", "ignore"}
+        What an image without a row in the table gets.
+
+    Returns
+    -------
+    Manifest
+
+    Raises
+    ------
+    ImagesMissing
+        If the folder has no image, or an id has none, or (``extra="error"``) an image has no id.
+    OptionError
+        If pattern and channels do not fit together.
+    UnsafePath
+        If a file is a link out of the folder, or not a regular file.
+    """
+    found = _channel_sets(root, pattern, channels) if pattern else _single_files(root)
+    if not found:
+        raise _nothing_found(root, pattern)
+    if ids is None:
+        chosen = found
+        warnings: tuple[str, ...] = ()
+    else:
+        chosen, unused = _join(root, found, ids, by_stem=pattern is None)
+        warnings = ()
+        if unused and extra == "error":
+            msg = (
+                f"{root}: {len(unused)} images have no row in the table ({listed(unused, 5)}). "
+                f"Add them, or leave them out with --ignore-unlabelled"
+            )
+            raise ImagesMissing(msg)
+        if unused:
+            warnings = (
+                f"{root}: {len(unused)} images have no row in the table and are left out ({listed(unused, 5)})",
+            )
+    order = sorted(chosen)
+    sources = tuple(tuple(_source(root, path) for path in chosen[image_id]) for image_id in order)
+    return Manifest(root=root, ids=tuple(order), sources=sources, warnings=warnings)
+
+
+def _escaped(path: Path) -> str:
+    """Relative POSIX path as text; bytes that are not UTF-8 become %XX."""
+    raw = os.fsencode(path.as_posix())
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "".join(
+            f"%{ord(char) - 0xDC00:02X}" if 0xDC80 <= ord(char) <= 0xDCFF else char
+            for char in raw.decode("utf-8", "surrogateescape")
+        )
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the regular files below a folder, relative to it, in no order."""
+    if not root.is_dir():
+        if root.exists():
+            what = "an archive: unpack it first" if root.suffix.lower() in _ARCHIVES else "a file"
+            msg = f"{root}: {what}; expected a folder of images"
+            raise ImagesMissing(msg)
+        msg = f"{root}: no such folder; name the folder of images with --train-images or --test-images"
+        raise ImagesMissing(msg)
+    inside = root.resolve()
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_symlink() and not path.resolve().is_relative_to(inside):
+                    msg = f"{path}: a link out of {root}; refused. Copy the images in, or name the folder itself"
+                    raise UnsafePath(msg)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(path)
+                elif path.suffix.lower() in EXTENSIONS:
+                    if not stat.S_ISREG(entry.stat().st_mode):
+                        msg = f"{path}: not a regular file (a pipe, device or folder link); refused"
+                        raise UnsafePath(msg)
+                    yield path.relative_to(root)
+
+
+def _single_files(root: Path) -> dict[str, tuple[Path | None, ...]]:
+    return {_escaped(path): (path,) for path in _walk(root)}
+
+
+def compile_pattern(pattern: str, channels: Sequence[str]) -> re.Pattern[str]:
+    """Turn ``{id}_{channel}.png`` into an expression with the groups ``id`` and ``channel``.
+
+    Raises
+    ------
+    OptionError
+        If a placeholder is missing or double, or no channel is named.
+
+    Examples
+    --------
+    >>> compile_pattern("{id}_{channel}.png", ["er"]).fullmatch("a_b_er.png")["id"]
+    'a_b'
+    """
+    pieces = re.split(r"(\{id\}|\{channel\})", pattern)
+    if pieces.count("{id}") != 1 or pieces.count("{channel}") != 1 or not channels:
+        msg = (
+            f"--pattern {pattern!r} with --channels {','.join(channels)!r}; expected one {{id}}, one {{channel}} and the "
+            f"channels' names: --pattern '{{id}}_{{channel}}.png' --channels nucleus,microtubules,er"
+        )
+        raise OptionError(msg)
+    if len(set(channels)) != len(channels):
+        msg = f"--channels names one twice: {','.join(channels)}"
+        raise OptionError(msg)
+    either = "|".join(re.escape(name) for name in channels)
+    groups = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{either})"}
+    return re.compile("".join(groups.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+
+
+def _channel_sets(root: Path, pattern: str, channels: Sequence[str]) -> dict[str, tuple[Path | None, ...]]:
+    expression = compile_pattern(pattern, channels)
+    sets: dict[str, dict[str, Path]] = defaultdict(dict)
+    for path in _walk(root):
+        whole = _escaped(path)
+        folder, _, name = ("", "", whole) if "/" in pattern else whole.rpartition("/")
+        match = expression.fullmatch(name)
+        if match:
+            image_id = f"{folder}/{match['id']}" if folder else match["id"]
+            sets[image_id][match["channel"]] = path
+    return {image_id: tuple(files.get(channel) for channel in channels) for image_id, files in sets.items()}
+
+
+def _join(
+    root: Path, found: dict[str, tuple[Path | None, ...]], ids: dict[str, str | None], *, by_stem: bool
+) -> tuple[dict[str, tuple[Path | None, ...]], list[str]]:
+    """Give each wanted id its files; an id is a relative path, a file name, or a name without its extension."""
+    known_as: dict[str, set[str]] = defaultdict(set)
+    for key in found:
+        pure = PurePosixPath(key)
+        names = {key, pure.name, *((pure.stem, pure.with_suffix("").as_posix()) if by_stem else ())}
+        for name in names:
+            known_as[name].add(key)
+    chosen: dict[str, tuple[Path | None, ...]] = {}
+    used: set[str] = set()
+    missing: list[str] = []
+    for image_id, path in ids.items():
+        keys = known_as.get(image_id if path is None else path, set())
+        if len(keys) > 1:
+            msg = (
+                f"{root}: id {image_id!r} fits {len(keys)} files ({listed(sorted(keys), 5)}); use relative paths as ids"
+            )
+            raise ImagesMissing(msg)
+        if not keys:
+            missing.append(image_id)
+        for key in keys:
+            chosen[image_id] = found[key]
+            used.add(key)
+    if missing:
+        n_ids = len(ids)
+        msg = (
+            f"{root}: {len(missing)} of {n_ids} ids in the table have no image ({listed(missing, 5)}); "
+            f"the folder holds {len(found)} images, such as {min(found)!r}. Complete the folder or the table"
+        )
+        raise ImagesMissing(msg)
+    return chosen, sorted(set(found) - used)
+
+
+def _source(root: Path, path: Path | None) -> SourceFile:
+    if path is None:
+        return _MISSING
+    state = (root / path).stat()
+    return SourceFile(path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=state.st_mtime_ns)
+
+
+def _nothing_found(root: Path, pattern: str | None) -> ImagesMissing:
+    archives = sorted(path.name for path in root.iterdir() if path.suffix.lower() in _ARCHIVES)
+    if archives:
+        return ImagesMissing(f"{root}: holds archives ({listed(archives, 5)}) and no images; unpack them first")
+    looked_for = f"files named {pattern!r}" if pattern else f"files that end in {' '.join(EXTENSIONS)}"
+    nearest = _nearest_with_images(root)
+    hint = f" The nearest folder that holds images is {nearest}" if nearest else ""
+    return ImagesMissing(f"{root}: no images; looked for {looked_for}.{hint}")
+
+
+def _nearest_with_images(root: Path) -> Path | None:
+    """Look in the folder itself and its neighbours, one level of folders deep."""
+    for folder in (root, *sorted(path for path in root.resolve().parent.iterdir() if path.is_dir())):
+        for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+            if any(path.suffix.lower() in EXTENSIONS for path in candidate.iterdir()):
+                return candidate
+    return None

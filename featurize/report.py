@@ -1,0 +1,112 @@
+"""What `cli featurize` says: before (``--dry-run``) and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from featurize.backbones import BackboneEntry
+from featurize.summary import Summary
+from featurize.work import Work, seconds_per_view
+
+RANDOM_WEIGHTS = "RANDOM WEIGHTS: the networks were never trained; good for trying the program, not for results"
+
+
+def estimate(work: Work) -> dict[str, Any]:
+    """Say what a run would do and cost; two forward passes over grey pictures are timed.
+
+    Returns
+    -------
+    dict
+        JSON values: images, views, columns and bytes of each split, seconds, weights and their hashes.
+    """
+    per_view_s = seconds_per_view(work)
+    splits = {
+        split: {
+            "n_images": len(plan.ids),
+            "n_views": plan.n_views,
+            "n_columns": plan.n_columns,
+            "n_bytes": plan.n_feature_bytes,
+            "seconds": round(per_view_s * len(plan.ids) * plan.n_views, 1),
+        }
+        for split, plan in work.plans.items()
+    }
+    weights = [
+        {
+            "backbone": network.block.name,
+            "columns": network.block.columns,
+            "file": str(network.file) if network.file else "random",
+            "sha256": network.block.recipe.weights_sha256,
+            "precision": network.block.recipe.precision,
+        }
+        for network in work.networks
+    ]
+    return {
+        "splits": splits,
+        "weights": weights,
+        "views_per_s": round(1 / per_view_s, 2),
+        "random_weights": work.random_weights,
+    }
+
+
+def estimate_lines(estimated: dict[str, Any]) -> list[str]:
+    """Lay an estimate out for people."""
+    lines = [RANDOM_WEIGHTS] if estimated["random_weights"] else []
+    for split, plan in estimated["splits"].items():
+        lines.append(
+            f"{split}: {plan['n_images']:,} images x {plan['n_views']} views x {plan['n_columns']} columns, "
+            f"{plan['n_bytes'] / 1e6:.1f} MB on disk, about {_duration(plan['seconds'])} at {estimated['views_per_s']:g} views/s"
+        )
+    lines += [
+        f"{entry['backbone']}: {entry['columns']} columns, {entry['precision']}, {entry['file']}, sha256 {entry['sha256']}"
+        for entry in estimated["weights"]
+    ]
+    return [*lines, "nothing was computed (--dry-run)"]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """Lay out what a run did, one line a split, warnings after them."""
+    lines = []
+    for split in summary.splits:
+        shape = f"{split.n_images:,} images x {split.n_views} views x {split.n_columns} columns, {split.n_bytes / 1e6:.1f} MB"
+        did = (
+            f"{split.n_computed:,} computed in {_duration(split.wall_s)} ({split.images_per_s:.1f} images/s)"
+            if split.n_computed
+            else "complete, nothing to compute"
+        )
+        bad = (
+            f", {split.n_quarantined} quarantined ({split.path.with_suffix('.quarantine.csv')})"
+            if split.n_quarantined
+            else ""
+        )
+        lines.append(f"{split.path}: {shape}; {did}{bad}")
+        lines += [f"  {count} images: {note}" for note, count in sorted(split.notes.items())]
+    lines += [f"warning: {text}" for text in summary.warnings]
+    return [*lines, RANDOM_WEIGHTS] if summary.random_weights else lines
+
+
+def backbone_lines(entries: Iterable[BackboneEntry], *, as_json: bool) -> Iterator[str]:
+    """Lay out the list of networks, a line each, as they become known."""
+    layout = "{name:<20} {columns:>7} {here:<5} {size_mb:>8} {licence:<14} {file}"
+    if not as_json:
+        yield layout.format(
+            name="name", columns="columns", here="here", size_mb="MB", licence="licence", file="ImageNet weights"
+        )
+    for entry in entries:
+        fields = dataclasses.asdict(entry)
+        if as_json:
+            yield json.dumps(fields)
+        else:
+            here = "yes" if entry.here else "no"
+            yield layout.format_map(
+                fields | {"here": here, "size_mb": f"{entry.size_mb:.1f}", "licence": entry.licence[:14]}
+            )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

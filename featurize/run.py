@@ -1,0 +1,175 @@
+"""The story of `cli featurize`: every image once through every network, and the vectors kept."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from features_cache.errors import CacheError, OutputExists, Refused, TooManyBadImages, WeightsMismatch
+from features_cache.files import remove_leftovers
+from features_cache.layout import Rows
+from features_cache.parts import Parts
+from features_cache.plan import Plan, require_same_recipes, settle_plan
+from features_cache.reader import FeatureCache
+from features_cache.status import Status
+from features_cache.writer import finish, parts_folder
+from featurize.interrupt import StopFlag, stop_on_signals
+from featurize.pipeline import Reader, compute_unit, first_unit_fault
+from featurize.provenance import same_bytes, write_provenance, write_quarantine
+from featurize.settings import FeaturizeSettings
+from featurize.summary import SplitSummary, Summary
+from featurize.work import Work, plan_work, require_space
+
+Progress = Callable[[str, int, int], None]
+"""Told the split, how many of its images are committed, and how many there are."""
+
+
+def featurize(settings: FeaturizeSettings, *, progress: Progress = lambda *_: None) -> Summary:
+    """Compute and publish the features of the training and test images.
+
+    Killed at any moment and called again, it goes on; a complete cache has nothing to compute.
+
+    Parameters
+    ----------
+    settings : FeaturizeSettings
+        What to do.
+    progress : callable
+        Told after every committed unit.
+
+    Returns
+    -------
+    Summary
+
+    Raises
+    ------
+    PermafeatError
+        As drawn in ``features_cache/errors.py``; whatever was committed stays.
+    """
+    with stop_on_signals() as flag:
+        work = plan_work(settings)
+        splits = tuple(_featurize_split(split, settings, work, flag, progress) for split in work.plans)
+    warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
+    warnings += same_bytes([split.path for split in splits])
+    return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
+
+
+def _featurize_split(
+    split: str, settings: FeaturizeSettings, work: Work, flag: StopFlag, progress: Progress
+) -> SplitSummary:
+    began = time.monotonic()
+    path, wanted = settings.out / f"{split}.h5", work.plans[split]
+    if path.exists() and not settings.overwrite:
+        _require_complete(path, wanted)
+        # A kill between publishing and tidying up leaves parts that nobody needs.
+        shutil.rmtree(parts_folder(path), ignore_errors=True)
+        progress(split, len(wanted.ids), len(wanted.ids))
+        return _summary(split, path, n_computed=0, began=began, notes=Counter())
+    require_space(settings.out, wanted)
+    parts = _begin(path, wanted, overwrite=settings.overwrite)
+    n_computed, notes = _compute_missing(split, settings, work, parts, flag, progress)
+    write_quarantine(path, parts)
+    wall_s = time.monotonic() - began
+    write_provenance(path, parts.plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=notes)
+    finish(path, parts, replace=settings.overwrite)
+    return _summary(split, path, n_computed=n_computed, began=began, notes=notes)
+
+
+def _require_complete(path: Path, wanted: Plan) -> None:
+    """Check that what stands at the output's place is a cache that holds all that is asked for."""
+    ways_out = "Type --overwrite to compute it anew, or choose another --out"
+    try:
+        cache = FeatureCache(path)
+    except (CacheError, Refused) as error:
+        msg = f"{error}. {ways_out}"
+        raise OutputExists(msg) from error
+    with cache:
+        require_same_recipes(cache.blocks, wanted.blocks, f"{path}. {ways_out}")
+        if cache.ids != wanted.ids:
+            n_new, n_gone = len(set(wanted.ids) - set(cache.ids)), len(set(cache.ids) - set(wanted.ids))
+            msg = f"{path}: holds other images ({n_new} are new, {n_gone} are gone). {ways_out}"
+            raise OutputExists(msg)
+        if cache.n_views < wanted.n_views:
+            msg = f"{path}: holds {cache.n_views} views an image; {wanted.n_views} are asked for. {ways_out}"
+            raise OutputExists(msg)
+
+
+def _begin(path: Path, wanted: Plan, *, overwrite: bool) -> Parts:
+    folder = parts_folder(path)
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    plan = settle_plan(folder, wanted)
+    remove_leftovers(folder)
+    return Parts(folder, plan)
+
+
+def _compute_missing(
+    split: str, settings: FeaturizeSettings, work: Work, parts: Parts, flag: StopFlag, progress: Progress
+) -> tuple[int, Counter[str]]:
+    """Compute and commit the units that are not there yet; return how many images that were, and their conversions."""
+    plan, root = parts.plan, work.manifests[split].root
+    found = list(parts.check())
+    bad = [line for unit, rows in found if rows for line in _bad_images(plan, unit, rows)]
+    missing = [unit for unit, rows in found if rows is None]
+    n_found = len(plan.ids) - sum(len(plan.rows_of(unit)) for unit in missing)
+    notes: Counter[str] = Counter()
+    n_computed = 0
+    progress(split, n_found, len(plan.ids))
+    if not missing:
+        return 0, notes
+    reader = Reader(
+        root,
+        plan,
+        max_pixels=settings.max_pixels,
+        n_workers=settings.n_workers or min(4, os.cpu_count() or 1),
+    )
+    engine = work.engine(plan)
+    for unit, images in reader.units(missing):
+        rows, unit_notes = compute_unit(plan, unit, images, engine, flag.check)
+        fault = first_unit_fault(plan, rows) if n_found + n_computed == 0 else None
+        if fault:
+            raise WeightsMismatch(fault)
+        parts.commit(unit, rows)
+        n_computed += len(rows.status)
+        notes += unit_notes
+        bad += _bad_images(plan, unit, rows)
+        progress(split, n_found + n_computed, len(plan.ids))
+        _require_few(bad, settings.max_bad, plan, root)
+    return n_computed, notes
+
+
+def _bad_images(plan: Plan, unit: int, rows: Rows) -> list[str]:
+    return [
+        f"{plan.ids[row]}: {reason}"
+        for row, code, reason in zip(plan.rows_of(unit), rows.status, rows.reasons, strict=True)
+        if code != Status.GOOD
+    ]
+
+
+def _require_few(bad: list[str], max_bad: float, plan: Plan, root: Path) -> None:
+    if len(bad) > max(1, max_bad * len(plan.ids)):
+        shown = "\n".join(f"  {line}" for line in bad[:20])
+        msg = (
+            f"{root}: {len(bad)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
+            f"of {len(plan.ids)}:\n{shown}\nMend or remove them and add --overwrite, or raise --max-bad to go on"
+        )
+        raise TooManyBadImages(msg)
+
+
+def _summary(split: str, path: Path, *, n_computed: int, began: float, notes: Counter[str]) -> SplitSummary:
+    with FeatureCache(path) as cache:
+        return SplitSummary(
+            split=split,
+            path=path,
+            n_images=cache.n_images,
+            n_views=cache.n_views,
+            n_columns=cache.n_columns,
+            n_bytes=path.stat().st_size,
+            n_computed=n_computed,
+            n_quarantined=int((~cache.good).sum()),
+            wall_s=time.monotonic() - began,
+            notes=dict(notes),
+        )

@@ -1,0 +1,157 @@
+"""What the user asked of `cli featurize`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Self
+
+from features_cache.errors import OptionError, did_you_mean, listed
+from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Storage
+
+# Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
+DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
+TRAINED_SIZE_PX = 224
+MAX_PIXELS = 100_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturizeSettings:
+    """Options of one run; the defaults are those of the command line.
+
+    Parameters
+    ----------
+    train_images, test_images : Path
+        Folders of images. A default folder that does not exist is left out; a named one must exist.
+    labels, sample : Path or None
+        CSVs that say which images there are; of ``labels`` the ids are read and never a label.
+    id_column : str or None
+        Column of ids in ``labels``; ``id`` in any case, else the first column, unless given.
+    out : Path
+        Folder of the caches.
+    augment : int
+        Augmented copies beside each image.
+    tta : int or None
+        The same for test images; as ``augment`` unless given.
+    backbones : tuple of str
+        Networks, in the order of their columns.
+    weights : tuple of str
+        ``imagenet``, ``random``, a folder, or ``NAME=FILE``.
+    pattern : str or None
+        Name of a channel file.
+    channels : tuple of str
+        Channels, in stacking order.
+    size_px : int
+        Side of the networks' input.
+    device, precision : str
+        Where and in which arithmetic the networks run.
+    unit_images, n_workers : int or None
+        Images committed together, and reading threads; chosen unless given.
+    seed : int
+        Of the augmentation, and of random weights.
+    storage : {"float16", "float32"}
+        Number type in the cache.
+    max_bad : float
+        Share of images, 0 to 1, that may be quarantined; one image always may.
+    max_pixels : int
+        Largest image that is decoded.
+    limit : int or None
+        Only the first images of each split, in id order.
+    overwrite : bool
+        Whether to begin anew where something stands already.
+    ignore_unlabelled : bool
+        Whether images without a row in ``labels`` are left out instead of refused.
+
+    Raises
+    ------
+    OptionError
+        If a value makes no sense.
+    """
+
+    train_images: Path = Path("data/train")
+    test_images: Path = Path("data/test")
+    labels: Path | None = None
+    sample: Path | None = None
+    id_column: str | None = None
+    out: Path = Path("features")
+    augment: int = 0
+    tta: int | None = None
+    backbones: tuple[str, ...] = DEFAULT_BACKBONES
+    weights: tuple[str, ...] = ("imagenet",)
+    pattern: str | None = None
+    channels: tuple[str, ...] = ()
+    size_px: int = TRAINED_SIZE_PX
+    device: str = "auto"
+    precision: str = "auto"
+    unit_images: int | None = None
+    n_workers: int | None = None
+    seed: int = 0
+    storage: Storage = "float16"
+    max_bad: float = 0.01
+    max_pixels: int = MAX_PIXELS
+    limit: int | None = None
+    overwrite: bool = False
+    ignore_unlabelled: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"augment": 0, "tta": 0, "unit_images": 1, "n_workers": 1, "limit": 1, "max_pixels": 1, "seed": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                flag = {"unit_images": "batch-size", "n_workers": "workers"}.get(name, name.replace("_", "-"))
+                msg = f"--{flag} is {value}; expected {bound} or more"
+                raise OptionError(msg)
+        words = {
+            "device": (self.device, ("auto", "cpu", "cuda", "mps")),
+            "precision": (self.precision, ("auto", *PRECISIONS)),
+            "dtype": (self.storage, STORAGE_TYPES),
+        }
+        for flag, (word, known) in words.items():
+            if word not in known:
+                msg = f"--{flag} is {word!r}; expected one of {', '.join(known)}{did_you_mean(word, known)}"
+                raise OptionError(msg)
+        if not 0 <= self.max_bad <= 1:
+            msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
+            raise OptionError(msg)
+        doubled = sorted({name for name in self.backbones if self.backbones.count(name) > 1})
+        if doubled or not self.backbones:
+            msg = f"--backbone names {listed(doubled)} twice" if doubled else "--backbone names no network"
+            raise OptionError(msg)
+        if self.channels and self.pattern is None:
+            msg = "--channels needs --pattern, such as '{id}_{channel}.png'"
+            raise OptionError(msg)
+        if len(self.channels) not in {0, 1, 3}:
+            msg = f"--channels names {len(self.channels)} ({','.join(self.channels)}); the networks take three, or one as grey"
+            raise OptionError(msg)
+
+    @property
+    def n_test_copies(self) -> int:
+        """Augmented copies of a test image."""
+        return self.augment if self.tta is None else self.tta
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:  # noqa: ANN401 - the fields above, as typed on a command line
+        """Take the fields as a command line gives them: ``auto`` where a number may be chosen, and tables found.
+
+        Unless they are given, ``labels`` is the CSV beside the training folder that has its name (``data/train.csv``), and
+        ``sample`` the ``sample_submission.csv`` beside the test folder, where they exist.
+
+        Raises
+        ------
+        OptionError
+            If a value makes no sense.
+        """
+        for name, flag in (("unit_images", "batch-size"), ("n_workers", "workers")):
+            text = str(options.get(name, "auto"))
+            if text != "auto" and not text.lstrip("-").isdecimal():
+                msg = f"--{flag} is {text!r}; expected auto or a number"
+                raise OptionError(msg)
+            options[name] = None if text == "auto" else int(text)
+        settings = cls(**options)
+        labels = settings.train_images.with_name(f"{settings.train_images.name}.csv")
+        sample = settings.test_images.with_name("sample_submission.csv")
+        return dataclasses.replace(
+            settings,
+            labels=settings.labels or (labels if labels.is_file() else None),
+            sample=settings.sample or (sample if sample.is_file() else None),
+        )

@@ -1,0 +1,173 @@
+"""What there is to do, found out and frozen before the first feature is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from features_cache.errors import ImagesMissing, InputError
+from features_cache.plan import Execution, Plan
+from featurize.backbones import check_backbone
+from featurize.calibrate import CALIBRATION_IMAGES
+from featurize.channels import load_image
+from featurize.decode import BadImage
+from featurize.device import choose_device, choose_precision, micro_batch, unit_images
+from featurize.engine import Engine
+from featurize.manifest import Manifest, list_images, read_ids
+from featurize.networks import Network, find_networks
+from featurize.pipeline import resize
+from featurize.settings import FeaturizeSettings
+
+_TIMED_PASSES = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a run would do.
+
+    Parameters
+    ----------
+    manifests : dict of str to Manifest
+        The images of each split.
+    plans : dict of str to Plan
+        What would be computed, whether or not it is there already.
+    networks : tuple of Network
+        What would compute it.
+    """
+
+    manifests: dict[str, Manifest]
+    plans: dict[str, Plan]
+    networks: tuple[Network, ...]
+
+    @property
+    def random_weights(self) -> bool:
+        """Whether any network was never trained."""
+        return not all(network.block.recipe.pretrained for network in self.networks)
+
+    def engine(self, plan: Plan) -> Engine:
+        """Build the networks and make them ready to run as a plan says."""
+        recipe = plan.blocks[0].recipe
+        return Engine([network.build() for network in self.networks], recipe.precision, plan.execution, recipe.seed)
+
+
+def plan_work(settings: FeaturizeSettings) -> Work:
+    """Find images, device and weights, and freeze what there is to do.
+
+    Raises
+    ------
+    InputError, WeightsError, OptionError, Refused
+        If images, weights or options cannot be used.
+    """
+    for name in settings.backbones:
+        check_backbone(name)
+    manifests = find_images(settings)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    networks = find_networks(settings, precision, functools.partial(_calibration_images, settings, manifests))
+    execution = Execution(device=device, micro_batch=micro_batch(device), n_threads=torch.get_num_threads())
+    plans = {
+        split: Plan(
+            ids=manifest.ids,
+            sources=manifest.sources,
+            n_views=1 + (settings.augment if split == "train" else settings.n_test_copies),
+            blocks=tuple(network.block for network in networks),
+            unit_images=settings.unit_images or unit_images(device),
+            execution=execution,
+        )
+        for split, manifest in manifests.items()
+    }
+    return Work(manifests=manifests, plans=plans, networks=networks)
+
+
+def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
+    """List the images of each split that there is.
+
+    Raises
+    ------
+    ImagesMissing
+        If there is neither a training nor a test folder, or a named one is missing or empty.
+    """
+    defaults = FeaturizeSettings()
+    manifests: dict[str, Manifest] = {}
+    for split, root, default, table, id_column in (
+        ("train", settings.train_images, defaults.train_images, settings.labels, settings.id_column),
+        ("test", settings.test_images, defaults.test_images, settings.sample, None),
+    ):
+        if root == default and not root.exists():
+            continue
+        ids, warnings = (None, ()) if table is None else read_ids(table, id_column)
+        # The sample submission says which test images count; others in the folder do no harm.
+        ignore = split == "test" or settings.ignore_unlabelled
+        manifest = list_images(
+            root, ids=ids, pattern=settings.pattern, channels=settings.channels, extra="ignore" if ignore else "error"
+        )
+        manifest = dataclasses.replace(manifest, warnings=(*warnings, *manifest.warnings))
+        manifests[split] = manifest.first(settings.limit)
+    if not manifests:
+        msg = (
+            f"neither {settings.train_images} nor {settings.test_images} exists in {Path.cwd()}; change to the project "
+            f"folder, or name the images with --train-images and --test-images"
+        )
+        raise ImagesMissing(msg)
+    return manifests
+
+
+def _calibration_images(settings: FeaturizeSettings, manifests: dict[str, Manifest]) -> Tensor:
+    """Read the first training images that can be read (of the test images, where there are no others)."""
+    manifest = next(iter(manifests.values()))
+    images: list[Tensor] = []
+    for sources in manifest.sources:
+        if len(images) == CALIBRATION_IMAGES:
+            break
+        try:
+            loaded = load_image(manifest.root, sources, settings.channels, settings.max_pixels)
+        except BadImage:
+            continue  # told, counted and listed when its row is computed
+        images.append(resize(loaded.pixels, settings.size_px))
+    if not images:
+        msg = f"{manifest.root}: none of {len(manifest.ids)} images can be read; at least one must be"
+        raise ImagesMissing(msg)
+    return torch.stack(images)
+
+
+def require_space(folder: Path, plan: Plan) -> None:
+    """Check that parts and final file fit on the disk side by side.
+
+    Raises
+    ------
+    InputError
+        If they do not; the message says how much is needed and free.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    needed = int(2.1 * plan.n_feature_bytes)
+    if free < needed:
+        msg = f"{folder}: {free / 1e9:.2f} GB free; {needed / 1e9:.2f} GB needed (parts and final file). Free some, or choose another --out"
+        raise InputError(msg)
+
+
+def seconds_per_view(work: Work) -> float:
+    """Time a view through all networks, on grey pictures, for an estimate.
+
+    Returns
+    -------
+    float
+        Seconds of the fastest of two forward passes, a view.
+    """
+    plan = next(iter(work.plans.values()))
+    engine = work.engine(plan)
+    n_views = plan.execution.micro_batch
+    size_px = plan.blocks[0].recipe.size_px
+    pictures = torch.full((n_views, 3, size_px, size_px), 0.5)
+    took = []
+    for _ in range(_TIMED_PASSES):
+        began = time.monotonic()
+        engine.features(pictures, ["estimate"] * n_views, range(n_views))
+        took.append(time.monotonic() - began)
+    return min(took) / n_views
