@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from features_cache.errors import OptionError, did_you_mean
 
@@ -27,6 +27,45 @@ class Option:
 
     many: bool
     kind: Literal["text", "path", "weights"]
+
+
+_NOT_IN_A_FILE = {"ctx", "return", "config", "as_json", "dry_run"}
+
+
+def read_defaults(path: Path, command: str, commands: Mapping[str, Callable[..., None]]) -> dict[str, Any]:
+    """Read a command's defaults, its options known from the signature of its function.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    command : str
+        The command's name.
+    commands : mapping of str to callable
+        All commands; parameters annotated as ``list[str]`` take many, as ``Path`` paths.
+
+    Returns
+    -------
+    dict of str to object
+        By parameter name.
+
+    Raises
+    ------
+    OptionError
+        As :func:`read_section`.
+    """
+    hints = get_type_hints(commands[command])
+    options = {
+        name.replace("_", "-"): _option(name, hint) for name, hint in hints.items() if name not in _NOT_IN_A_FILE
+    }
+    return {name.replace("-", "_"): value for name, value in read_section(path, command, options, commands).items()}
+
+
+def _option(name: str, hint: object) -> Option:
+    if name == "weights":
+        return Option(many=True, kind="weights")
+    is_path = name == "run" or "Path" in str(hint)
+    return Option(many=str(hint).startswith("list"), kind="path" if is_path else "text")
 
 
 def read_section(

@@ -187,6 +187,10 @@ def settle_plan(folder: Path, wanted: Plan, *, disk: Disk = DISK) -> Plan:
         If the unfinished run was asked for other features, images or views.
     """
     found = plan_in(folder)
+    if found != wanted and not any(folder.glob("*.h5")):
+        # Nothing was committed under the earlier plan: it binds nobody.
+        (folder / PLAN_NAME).unlink(missing_ok=True)
+        found = None
     if found is None:
         publish(folder / PLAN_NAME, [canonical_json(wanted.to_json())], disk=disk)
         # Another writer may have come first; both follow the plan that stands.

@@ -161,6 +161,7 @@ def _build(name: str, size_px: int, *, pretrained: bool) -> tuple[nn.Module, str
         options = {"image_size": size_px}
     network = models.get_model(name, weights=None, **options)
     if isinstance(getattr(network, "features", None), nn.Module) and not isinstance(network, models.SwinTransformer):
+        network.classifier = nn.Identity()  # never run: 120 million numbers in vgg19
         return network, _POOLED, _densenet_features if isinstance(network, models.DenseNet) else _pooled_features
     if isinstance(network, models.MaxVit):
         network.classifier = network.classifier[:-3]

@@ -21,6 +21,7 @@ from featurize.settings import MAX_PIXELS
 
 DECODING = "pillow-1"
 SCALE = "dtype"
+_ORIENTATION = 0x0112
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _SUFFIXES = {
     "JPEG": {".jpg", ".jpeg"},
@@ -119,6 +120,7 @@ def decode(raw: bytes, *, suffix: str = "", max_pixels: int = MAX_PIXELS) -> Dec
     if width * height > max_pixels:
         raise BadImage(Status.TOO_LARGE, f"{width} x {height} pixels; at most {max_pixels} (--max-pixels)")
     try:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1  # asked first: loading a TIFF turns it, and forgets
         n_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -129,7 +131,7 @@ def decode(raw: bytes, *, suffix: str = "", max_pixels: int = MAX_PIXELS) -> Dec
     notes = []
     if suffix.lower() not in _SUFFIXES[str(image.format)]:
         notes.append(f"extension says {suffix or 'nothing'}, content is {image.format}")
-    if upright.size != image.size or image.getexif().get(0x0112, 1) != 1:
+    if turned:
         notes.append("turned by its EXIF orientation")
     if min(width, height) < 8 or max(width, height) > 8 * min(width, height):
         notes.append("smaller than 8 px or longer than 8:1")

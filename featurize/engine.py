@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from features_cache.plan import Execution
-from features_cache.recipe import Precision
+from features_cache.plan import Plan
 from featurize.augment import view_matrix, warp
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from featurize.precision import lowered
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -22,23 +22,21 @@ class Engine:
     ----------
     backbones : sequence of Backbone
         In block order. They are moved and converted in place.
-    precision : {"float32", "bfloat16", "float16"}
-        Arithmetic of the networks. Warp and normalisation are float32 in any case.
-    execution : Execution
-        Device, micro-batch and threads.
-    seed : int
-        Seed of the views.
+    plan : Plan
+        Says device, micro-batch and threads, and in its recipes the arithmetic and the seed. Warp and normalisation are
+        float32 in any case.
     """
 
-    def __init__(self, backbones: Sequence[Backbone], precision: Precision, execution: Execution, seed: int) -> None:
-        self.execution = execution
+    def __init__(self, backbones: Sequence[Backbone], plan: Plan) -> None:
+        execution, recipe = plan.execution, plan.blocks[0].recipe
+        self.micro_batch = execution.micro_batch
         self._device = torch.device(execution.device)
-        self._dtype = _DTYPES[precision]
-        self._seed = seed
+        self._seed = recipe.seed
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
-        self._backbones = [
-            backbone.to(self._device, self._dtype).to(memory_format=torch.channels_last) for backbone in backbones
+        self._networks = [
+            lowered(backbone, _DTYPES[recipe.precision]).to(self._device).to(memory_format=torch.channels_last)
+            for backbone in backbones
         ]
         self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
@@ -60,11 +58,11 @@ class Engine:
         float32 tensor on the CPU, shape (n, columns)
         """
         normalised = (self.make_views(images, ids, views) - self._mean) / self._std
-        padded = normalised.new_zeros((self.execution.micro_batch, *normalised.shape[1:]))
+        padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
         padded[: len(normalised)] = normalised
-        batch = padded.to(dtype=self._dtype, memory_format=torch.channels_last)
+        batch = padded.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            vectors = [backbone(batch) for backbone in self._backbones]
+            vectors = [network(batch) for network in self._networks]
         return torch.cat(vectors, dim=1)[: len(images)].cpu()
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:

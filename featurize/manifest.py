@@ -9,6 +9,7 @@ import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
 from features_cache.plan import SourceFile
@@ -16,6 +17,7 @@ from features_cache.tables import read_table, require_column
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+Extra = Literal["error", "ignore", "ignore both"]
 _MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
 
 
@@ -45,22 +47,38 @@ class Manifest:
         return dataclasses.replace(self, ids=self.ids[:n_images], sources=self.sources[:n_images])
 
 
-def read_ids(table_path: Path, id_column: str | None) -> tuple[dict[str, str | None], tuple[str, ...]]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WantedIds:
+    """The images that a table asks for.
+
+    Parameters
+    ----------
+    table : Path
+        The CSV.
+    paths : dict of str to str or None
+        Each id and its ``path`` cell, where the table has such a column.
+    warnings : tuple of str
+        Ids that stand in more than one row.
+    """
+
+    table: Path
+    paths: dict[str, str | None]
+    warnings: tuple[str, ...] = ()
+
+
+def read_ids(path: Path, id_column: str | None) -> WantedIds:
     """Read image ids, never labels, from a CSV.
 
     Parameters
     ----------
-    table_path : Path
+    path : Path
         The CSV.
     id_column : str or None
         The column of ids; the first column if None.
 
     Returns
     -------
-    ids : dict of str to str or None
-        Each id and its ``path`` cell, where the table has such a column.
-    warnings : tuple of str
-        Ids that stand in more than one row.
+    WantedIds
 
     Raises
     ------
@@ -69,25 +87,24 @@ def read_ids(table_path: Path, id_column: str | None) -> tuple[dict[str, str | N
     UnsafePath
         If a path leaves the images' folder.
     """
-    table = read_table(table_path)
+    table = read_table(path)
     column = table.columns[0] if id_column is None else id_column
-    require_column(table_path, list(table.columns), column)
+    require_column(path, list(table.columns), column)
     blank = [int(line) for line in table.index[table[column] == ""]]
     if blank:
-        msg = f"{table_path}: {len(blank)} rows without an id (lines {listed(blank)})"
+        msg = f"{path}: {len(blank)} rows without an id (lines {listed(blank)})"
         raise TableError(msg)
+    places = table["path"] if "path" in table else [None] * len(table)
     paths: dict[str, str | None] = {}
+    for line, image_id, place in zip(table.index, table[column], places, strict=True):
+        if place is not None:
+            _require_inside(place, f"{path}:{line}")
+        paths.setdefault(image_id, place)
     doubled = table[table[column].duplicated()]
-    for line, image_id, path in zip(
-        table.index, table[column], table["path"] if "path" in table else [None] * len(table), strict=True
-    ):
-        if path is not None:
-            _require_inside(path, f"{table_path}:{line}")
-        paths.setdefault(image_id, path)
-    if len(doubled):
-        first = doubled[column].iloc[0]
-        return paths, (f"{table_path}: {len(doubled)} rows repeat an id (first: {first!r}, line {doubled.index[0]})",)
-    return paths, ()
+    if doubled.empty:
+        return WantedIds(table=path, paths=paths)
+    first = f"first: {doubled[column].iloc[0]!r}, line {doubled.index[0]}"
+    return WantedIds(table=path, paths=paths, warnings=(f"{path}: {len(doubled)} rows repeat an id ({first})",))
 
 
 def _require_inside(path: str, where: str) -> None:
@@ -104,10 +121,10 @@ def _require_inside(path: str, where: str) -> None:
 def list_images(
     root: Path,
     *,
-    ids: dict[str, str | None] | None,
+    ids: WantedIds | None,
     pattern: str | None = None,
     channels: Sequence[str] = (),
-    extra: str = "error",
+    extra: Extra = "error",
 ) -> Manifest:
     """Find the files of every image.
 
@@ -115,14 +132,14 @@ def list_images(
     ----------
     root : Path
         Folder of images, flat or of class folders.
-    ids : dict of str to str or None, optional
-        The ids wanted, each with its path where the table names one. All files unless given.
+    ids : WantedIds, optional
+        The images wanted. All files unless given.
     pattern : str, optional
         Name of a channel file, such as ``{id}_{channel}.png``; then an image has one file a channel.
     channels : sequence of str
         Channel names in stacking order; needed with ``pattern``.
-    extra : {"error", "ignore"}
-        What an image without a row in the table gets.
+    extra : {"error", "ignore", "ignore both"}
+        What an image without a row gets; with ``"ignore both"`` a row without an image is left out too.
 
     Returns
     -------
@@ -140,22 +157,7 @@ def list_images(
     found = _channel_sets(root, pattern, channels) if pattern else _single_files(root)
     if not found:
         raise _nothing_found(root, pattern)
-    if ids is None:
-        chosen = found
-        warnings: tuple[str, ...] = ()
-    else:
-        chosen, unused = _join(root, found, ids, by_stem=pattern is None)
-        warnings = ()
-        if unused and extra == "error":
-            msg = (
-                f"{root}: {len(unused)} images have no row in the table ({listed(unused, 5)}). "
-                f"Add them, or leave them out with --ignore-unlabelled"
-            )
-            raise ImagesMissing(msg)
-        if unused:
-            warnings = (
-                f"{root}: {len(unused)} images have no row in the table and are left out ({listed(unused, 5)})",
-            )
+    chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
     order = sorted(chosen)
     sources = tuple(tuple(_source(root, path) for path in chosen[image_id]) for image_id in order)
     return Manifest(root=root, ids=tuple(order), sources=sources, warnings=warnings)
@@ -247,38 +249,44 @@ def _channel_sets(root: Path, pattern: str, channels: Sequence[str]) -> dict[str
 
 
 def _join(
-    root: Path, found: dict[str, tuple[Path | None, ...]], ids: dict[str, str | None], *, by_stem: bool
-) -> tuple[dict[str, tuple[Path | None, ...]], list[str]]:
+    root: Path,
+    found: dict[str, tuple[Path | None, ...]],
+    wanted: WantedIds,
+    *,
+    by_stem: bool,
+    extra: Extra,
+) -> tuple[dict[str, tuple[Path | None, ...]], tuple[str, ...]]:
     """Give each wanted id its files; an id is a relative path, a file name, or a name without its extension."""
     known_as: dict[str, set[str]] = defaultdict(set)
     for key in found:
         pure = PurePosixPath(key)
-        names = {key, pure.name, *((pure.stem, pure.with_suffix("").as_posix()) if by_stem else ())}
-        for name in names:
+        for name in {key, pure.name, *((pure.stem, pure.with_suffix("").as_posix()) if by_stem else ())}:
             known_as[name].add(key)
     chosen: dict[str, tuple[Path | None, ...]] = {}
     used: set[str] = set()
     missing: list[str] = []
-    for image_id, path in ids.items():
-        keys = known_as.get(image_id if path is None else path, set())
+    for image_id, path in wanted.paths.items():
+        keys = known_as.get(path or image_id, set())
         if len(keys) > 1:
             msg = (
                 f"{root}: id {image_id!r} fits {len(keys)} files ({listed(sorted(keys), 5)}); use relative paths as ids"
             )
             raise ImagesMissing(msg)
-        if not keys:
-            missing.append(image_id)
         for key in keys:
             chosen[image_id] = found[key]
             used.add(key)
+        if not keys:
+            missing.append(image_id)
+    unused = sorted(set(found) - used)
+    told = []
     if missing:
-        n_ids = len(ids)
-        msg = (
-            f"{root}: {len(missing)} of {n_ids} ids in the table have no image ({listed(missing, 5)}); "
-            f"the folder holds {len(found)} images, such as {min(found)!r}. Complete the folder or the table"
-        )
+        told.append(f"{len(missing)} of {len(wanted.paths)} ids in {wanted.table} have no image ({listed(missing, 5)})")
+    if unused:
+        told.append(f"{len(unused)} images have no row in {wanted.table} ({listed(unused, 5)})")
+    if not chosen or (missing and extra != "ignore both") or (unused and extra == "error"):
+        msg = f"{root}: {'; '.join(told)}. Complete the folder or the table, or leave them out with --ignore-unlabelled"
         raise ImagesMissing(msg)
-    return chosen, sorted(set(found) - used)
+    return chosen, (*wanted.warnings, *(f"{root}: {text}; left out" for text in told))
 
 
 def _source(root: Path, path: Path | None) -> SourceFile:

@@ -155,7 +155,7 @@ def compute_unit(
             hashes[index] = image.content_hash
             notes.update(set(image.notes))
             work.extend((index, view) for view in range(plan.n_views))
-    step = engine.execution.micro_batch
+    step = engine.micro_batch
     for first in range(0, len(work), step):
         check_stop()
         here = work[first : first + step]

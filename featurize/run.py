@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from features_cache.errors import CacheError, OutputExists, Refused, TooManyBadImages, WeightsMismatch
@@ -14,9 +14,12 @@ from features_cache.files import remove_leftovers
 from features_cache.layout import Rows
 from features_cache.parts import Parts
 from features_cache.plan import Plan, require_same_recipes, settle_plan
+from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.status import Status
 from features_cache.writer import finish, parts_folder
+from featurize.backbones import Backbone
+from featurize.engine import Engine
 from featurize.interrupt import StopFlag, stop_on_signals
 from featurize.pipeline import Reader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes, write_provenance, write_quarantine
@@ -24,11 +27,8 @@ from featurize.settings import FeaturizeSettings
 from featurize.summary import SplitSummary, Summary
 from featurize.work import Work, plan_work, require_space
 
-Progress = Callable[[str, int, int], None]
-"""Told the split, how many of its images are committed, and how many there are."""
 
-
-def featurize(settings: FeaturizeSettings, *, progress: Progress = lambda *_: None) -> Summary:
+def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Summary:
     """Compute and publish the features of the training and test images.
 
     Killed at any moment and called again, it goes on; a complete cache has nothing to compute.
@@ -38,7 +38,7 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = lambda *_: No
     settings : FeaturizeSettings
         What to do.
     progress : callable
-        Told after every committed unit.
+        Told, after every committed unit, the split, how many of its images are there, and how many it has.
 
     Returns
     -------
@@ -51,31 +51,46 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = lambda *_: No
     """
     with stop_on_signals() as flag:
         work = plan_work(settings)
-        splits = tuple(_featurize_split(split, settings, work, flag, progress) for split in work.plans)
+        jobs = [
+            _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
+            for split, manifest in work.manifests.items()
+        ]
+        splits = tuple(_featurize_split(job, work) for job in jobs)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
-    warnings += same_bytes([split.path for split in splits])
+    warnings += same_bytes([job.path for job in jobs])
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
 
 
-def _featurize_split(
-    split: str, settings: FeaturizeSettings, work: Work, flag: StopFlag, progress: Progress
-) -> SplitSummary:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Job:
+    """One split to be featurized: where from, where to, what, how, and who is told."""
+
+    split: str
+    path: Path
+    root: Path
+    wanted: Plan
+    settings: FeaturizeSettings
+    flag: StopFlag
+    progress: Progress
+
+
+def _featurize_split(job: _Job, work: Work) -> SplitSummary:
     began = time.monotonic()
-    path, wanted = settings.out / f"{split}.h5", work.plans[split]
-    if path.exists() and not settings.overwrite:
-        _require_complete(path, wanted)
+    if job.path.exists() and not job.settings.overwrite:
+        _require_complete(job.path, job.wanted)
         # A kill between publishing and tidying up leaves parts that nobody needs.
-        shutil.rmtree(parts_folder(path), ignore_errors=True)
-        progress(split, len(wanted.ids), len(wanted.ids))
-        return _summary(split, path, n_computed=0, began=began, notes=Counter())
-    require_space(settings.out, wanted)
-    parts = _begin(path, wanted, overwrite=settings.overwrite)
-    n_computed, notes = _compute_missing(split, settings, work, parts, flag, progress)
-    write_quarantine(path, parts)
+        shutil.rmtree(parts_folder(job.path), ignore_errors=True)
+        job.progress(job.split, len(job.wanted.ids), len(job.wanted.ids))
+        return _summary(job, n_computed=0, began=began, notes=Counter())
+    require_space(job.settings.out, job.wanted)
+    backbones = work.build()
+    parts = _begin(job)
+    n_computed, notes = _compute_missing(job, parts, backbones)
+    write_quarantine(job.path, parts)
     wall_s = time.monotonic() - began
-    write_provenance(path, parts.plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=notes)
-    finish(path, parts, replace=settings.overwrite)
-    return _summary(split, path, n_computed=n_computed, began=began, notes=notes)
+    write_provenance(job.path, parts.plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=notes)
+    finish(job.path, parts, replace=job.settings.overwrite)
+    return _summary(job, n_computed=n_computed, began=began, notes=notes)
 
 
 def _require_complete(path: Path, wanted: Plan) -> None:
@@ -97,38 +112,31 @@ def _require_complete(path: Path, wanted: Plan) -> None:
             raise OutputExists(msg)
 
 
-def _begin(path: Path, wanted: Plan, *, overwrite: bool) -> Parts:
-    folder = parts_folder(path)
-    if overwrite:
+def _begin(job: _Job) -> Parts:
+    """Take up the parts of an unfinished run, or begin anew."""
+    folder = parts_folder(job.path)
+    if job.settings.overwrite:
         shutil.rmtree(folder, ignore_errors=True)
-    plan = settle_plan(folder, wanted)
+    plan = settle_plan(folder, job.wanted)
     remove_leftovers(folder)
     return Parts(folder, plan)
 
 
-def _compute_missing(
-    split: str, settings: FeaturizeSettings, work: Work, parts: Parts, flag: StopFlag, progress: Progress
-) -> tuple[int, Counter[str]]:
+def _compute_missing(job: _Job, parts: Parts, backbones: list[Backbone]) -> tuple[int, Counter[str]]:
     """Compute and commit the units that are not there yet; return how many images that were, and their conversions."""
-    plan, root = parts.plan, work.manifests[split].root
+    plan = parts.plan
     found = list(parts.check())
     bad = [line for unit, rows in found if rows for line in _bad_images(plan, unit, rows)]
     missing = [unit for unit, rows in found if rows is None]
     n_found = len(plan.ids) - sum(len(plan.rows_of(unit)) for unit in missing)
-    notes: Counter[str] = Counter()
     n_computed = 0
-    progress(split, n_found, len(plan.ids))
-    if not missing:
-        return 0, notes
-    reader = Reader(
-        root,
-        plan,
-        max_pixels=settings.max_pixels,
-        n_workers=settings.n_workers or min(4, os.cpu_count() or 1),
-    )
-    engine = work.engine(plan)
+    notes: Counter[str] = Counter()
+    job.progress(job.split, n_found, len(plan.ids))
+    n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
+    reader = Reader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
+    engine = Engine(backbones, plan)
     for unit, images in reader.units(missing):
-        rows, unit_notes = compute_unit(plan, unit, images, engine, flag.check)
+        rows, unit_notes = compute_unit(plan, unit, images, engine, job.flag.check)
         fault = first_unit_fault(plan, rows) if n_found + n_computed == 0 else None
         if fault:
             raise WeightsMismatch(fault)
@@ -136,8 +144,8 @@ def _compute_missing(
         n_computed += len(rows.status)
         notes += unit_notes
         bad += _bad_images(plan, unit, rows)
-        progress(split, n_found + n_computed, len(plan.ids))
-        _require_few(bad, settings.max_bad, plan, root)
+        job.progress(job.split, n_found + n_computed, len(plan.ids))
+        _require_few(bad, job.settings.max_bad, plan, job.root)
     return n_computed, notes
 
 
@@ -159,15 +167,15 @@ def _require_few(bad: list[str], max_bad: float, plan: Plan, root: Path) -> None
         raise TooManyBadImages(msg)
 
 
-def _summary(split: str, path: Path, *, n_computed: int, began: float, notes: Counter[str]) -> SplitSummary:
-    with FeatureCache(path) as cache:
+def _summary(job: _Job, *, n_computed: int, began: float, notes: Counter[str]) -> SplitSummary:
+    with FeatureCache(job.path) as cache:
         return SplitSummary(
-            split=split,
-            path=path,
+            split=job.split,
+            path=job.path,
             n_images=cache.n_images,
             n_views=cache.n_views,
             n_columns=cache.n_columns,
-            n_bytes=path.stat().st_size,
+            n_bytes=cache.seal.n_bytes,
             n_computed=n_computed,
             n_quarantined=int((~cache.good).sum()),
             wall_s=time.monotonic() - began,

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from features_cache.errors import ImagesMissing, InputError
 from features_cache.plan import Execution, Plan
-from featurize.backbones import check_backbone
+from featurize.backbones import Backbone, check_backbone
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
 from featurize.decode import BadImage
 from featurize.device import choose_device, choose_precision, micro_batch, unit_images
 from featurize.engine import Engine
-from featurize.manifest import Manifest, list_images, read_ids
+from featurize.manifest import Extra, Manifest, list_images, read_ids
 from featurize.networks import Network, find_networks
 from featurize.pipeline import resize
 from featurize.settings import FeaturizeSettings
@@ -50,10 +50,9 @@ class Work:
         """Whether any network was never trained."""
         return not all(network.block.recipe.pretrained for network in self.networks)
 
-    def engine(self, plan: Plan) -> Engine:
-        """Build the networks and make them ready to run as a plan says."""
-        recipe = plan.blocks[0].recipe
-        return Engine([network.build() for network in self.networks], recipe.precision, plan.execution, recipe.seed)
+    def build(self) -> list[Backbone]:
+        """Build the networks; wrong weights are found here, before anything is written."""
+        return [network.build() for network in self.networks]
 
 
 def plan_work(settings: FeaturizeSettings) -> Work:
@@ -101,13 +100,10 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
     ):
         if root == default and not root.exists():
             continue
-        ids, warnings = (None, ()) if table is None else read_ids(table, id_column)
+        ids = None if table is None else read_ids(table, id_column)
         # The sample submission says which test images count; others in the folder do no harm.
-        ignore = split == "test" or settings.ignore_unlabelled
-        manifest = list_images(
-            root, ids=ids, pattern=settings.pattern, channels=settings.channels, extra="ignore" if ignore else "error"
-        )
-        manifest = dataclasses.replace(manifest, warnings=(*warnings, *manifest.warnings))
+        extra: Extra = "ignore" if split == "test" else "ignore both" if settings.ignore_unlabelled else "error"
+        manifest = list_images(root, ids=ids, pattern=settings.pattern, channels=settings.channels, extra=extra)
         manifests[split] = manifest.first(settings.limit)
     if not manifests:
         msg = (
@@ -161,7 +157,7 @@ def seconds_per_view(work: Work) -> float:
         Seconds of the fastest of two forward passes, a view.
     """
     plan = next(iter(work.plans.values()))
-    engine = work.engine(plan)
+    engine = Engine(work.build(), plan)
     n_views = plan.execution.micro_batch
     size_px = plan.blocks[0].recipe.size_px
     pictures = torch.full((n_views, 3, size_px, size_px), 0.5)

@@ -1,0 +1,45 @@
+# One vocabulary for people and CI: demo, test, check, bench.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= demo
+DEMO_OPTIONS ?=
+
+.PHONY: help install demo test test-slow check format bench clean
+
+help:
+	@echo "make demo       the main job on drawn cells, scored (about 6 minutes after the install)"
+	@echo "make test       the whole test suite"
+	@echo "make check      format, lint, types, layers"
+	@echo "make format     mend what the formatter can"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $$($(PYTHON) --version); expected Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python examples/demo/demo.py $(DEMO) $(DEMO_OPTIONS)
+
+test: install
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: install
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_house.py
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf demo build .mypy_cache .ruff_cache .pytest_cache

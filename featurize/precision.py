@@ -1,0 +1,59 @@
+"""Networks in half precision, as far as their features stay within tolerance (cosine 0.999 to float32, each image)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class _Half(nn.Module):
+    """A layer or network that takes and gives float32, and computes in half precision."""
+
+    def __init__(self, inner: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.inner = inner.to(dtype)
+        self._dtype = dtype
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.inner(values.to(self._dtype)).float()  # type: ignore[no-any-return]
+
+
+def lowered(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Convert a network to bfloat16 or float16, in place; it still takes and gives float32.
+
+    Depthwise convolutions add up few products, so their rounding errors do not average out: real nuclei through a
+    mobilenet_v2 wholly in bfloat16 gave cosines down to 0.9975. In networks that have such layers, the dense layers alone
+    are converted (all but the first, which sees the pixels): 0.9998, and the dense layers are where the time goes.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode, float32.
+    dtype : torch.dtype
+        ``torch.float32`` leaves it as it is.
+
+    Returns
+    -------
+    nn.Module
+    """
+    if dtype == torch.float32:
+        return network
+    if not any(_is_depthwise(layer) for layer in network.modules()):
+        return _Half(network, dtype)
+    _lower_dense_layers(network, dtype)
+    return network
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1
+
+
+def _lower_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:
+    for name, child in module.named_children():
+        dense = isinstance(child, nn.Linear) or (
+            isinstance(child, nn.Conv2d) and child.groups == 1 and child.in_channels > 3
+        )
+        if dense:
+            setattr(module, name, _Half(child, dtype))
+        else:
+            _lower_dense_layers(child, dtype)

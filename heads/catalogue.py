@@ -1,0 +1,101 @@
+"""The heads by name, and the settings from which `choosing` takes its pick."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from features_cache.errors import OptionError, did_you_mean
+from heads.logistic import LogisticHead
+from heads.mlp import MLPHead
+from heads.ridge import RidgeHead
+
+Head = RidgeHead | LogisticHead | MLPHead
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class HeadKind:
+    """What is known of a head before it sees data.
+
+    Parameters
+    ----------
+    head : type
+        The scikit-learn classifier.
+    chosen : str
+        The parameter that `choosing` sets, beside the temperature.
+    grid : tuple of float
+        Its candidates, from simple to flexible.
+    n_inner : int
+        On how many of the inner folds candidates are compared.
+    """
+
+    head: type[Head]
+    chosen: str
+    grid: tuple[float, ...]
+    n_inner: int
+
+
+HEADS: Mapping[str, HeadKind] = MappingProxyType(
+    {
+        "ridge": HeadKind(head=RidgeHead, chosen="alpha", grid=(3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1), n_inner=3),
+        "logistic": HeadKind(head=LogisticHead, chosen="C", grid=(1e-4, 1e-3, 1e-2, 1e-1), n_inner=1),
+        "mlp": HeadKind(head=MLPHead, chosen="epochs", grid=tuple(range(1, 13)), n_inner=1),
+    }
+)
+
+
+def make_head(name: str, **settings: Any) -> Head:  # noqa: ANN401 - each head has its own parameters
+    """Build an unfitted head.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``HEADS``.
+    **settings
+        Its constructor's parameters.
+
+    Returns
+    -------
+    RidgeHead, LogisticHead or MLPHead
+
+    Raises
+    ------
+    OptionError
+        If there is no such head, or it has no such parameter.
+
+    Examples
+    --------
+    >>> make_head("ridge", alpha=10.0)
+    RidgeHead(alpha=10.0)
+    """
+    check_heads([name])
+    head = HEADS[name].head()
+    known = head.get_params()
+    for parameter in settings:
+        if parameter not in known:
+            msg = f"head {name!r} has no parameter {parameter!r}; it has {', '.join(sorted(known))}{did_you_mean(parameter, known)}"
+            raise OptionError(msg)
+    built: Head = head.set_params(**settings)
+    return built
+
+
+def check_heads(names: Sequence[str]) -> None:
+    """Check names of heads.
+
+    Raises
+    ------
+    OptionError
+        If there is none, one is unknown, or one is named twice.
+    """
+    if not names:
+        msg = f"no head was named; expected some of {', '.join(HEADS)}"
+        raise OptionError(msg)
+    for name in names:
+        if name not in HEADS:
+            msg = f"unknown head {name!r}; expected one of {', '.join(HEADS)}{did_you_mean(name, HEADS)}"
+            raise OptionError(msg)
+    if len(set(names)) < len(names):
+        msg = f"--heads {','.join(names)}: a head is named twice; expected each once"
+        raise OptionError(msg)

@@ -1,0 +1,141 @@
+"""Evaluation: a run's heads on images with known labels that it was not fitted on."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features_cache.errors import LabelError, listed
+from features_cache.reader import FeatureCache
+from heads.ensemble import NAME as ENSEMBLE
+from heads.ensemble import average
+from heads.fitted import check_blocks
+from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
+from heads.metrics import headline, score
+from heads.run_folder import any_random, find_run, load_heads, read_checked, read_run
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateSettings:
+    """Settings of one evaluation.
+
+    Parameters
+    ----------
+    run : Path
+        A run folder.
+    features : Path
+        The cache of the images.
+    labels : Path, optional
+        Their labels; without a CSV, the first folder of each id.
+    id_column, label_column, group_column : str, optional
+        As the run had them, where not given.
+    """
+
+    run: Path
+    features: Path
+    labels: Path | None
+    id_column: str | None = None
+    label_column: str | None = None
+    group_column: str | None = None
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Score a run's heads, and their ensemble, on images that they never saw.
+
+    Parameters
+    ----------
+    settings : EvaluateSettings
+
+    Returns
+    -------
+    dict
+        JSON-able, as metrics.json but for the folds; ``estimate`` is ``"evaluation"``.
+
+    Raises
+    ------
+    LabelError
+        If an image was fitted on, or its label is no class of the run's.
+    RunError, RecipeMismatch, TableError, CacheError
+        If the run, the cache or the labels cannot be used.
+    """
+    folder = find_run(settings.run)
+    run = read_run(folder)
+    heads = load_heads(folder, run)
+    views = slice(0, 1) if run["settings"]["views"] == "0" else None
+    with FeatureCache(settings.features) as cache:
+        names = check_blocks(str(settings.features), heads[0].blocks, cache.blocks)
+        images = _labelled(settings, run, cache)
+        _check_unseen(images, set(read_checked(folder, run, "ids.json")), settings.features)
+        labels = _as_the_run(images, run["classes"], str(settings.labels or settings.features))
+        X = cache.load(rows=images.rows, views=views, blocks=names)
+    classes = tuple(run["classes"])
+    predicted = {head.name: head.predict_images(X) for head in heads}
+    view_0 = {head.name: head.predict_images(X[:, :1]) for head in heads}
+    if len(heads) > 1:
+        predicted[ENSEMBLE], view_0[ENSEMBLE] = average(list(predicted.values())), average(list(view_0.values()))
+    scores = {}
+    for name, probabilities in predicted.items():
+        scores[name] = score(labels, [probabilities], classes, images.groups, seed=run["settings"]["seed"])
+        scores[name]["view_0"] = headline(labels, view_0[name])
+    return {
+        "format": 1,
+        "estimate": "evaluation",
+        "run": folder.name,
+        "random_weights": any_random(heads[0].blocks),
+        "classes": list(classes),
+        "class_counts": np.bincount(labels, minlength=len(classes)).tolist(),
+        "n_images": images.n_images,
+        "n_groups": len(images.group_names) or None,
+        "n_views_averaged": X.shape[1],
+        "heads": scores,
+        "warnings": list(images.warnings),
+    }
+
+
+def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCache) -> LabelledImages:
+    fitted = run["settings"]
+    group_column = settings.group_column or fitted["group_column"]
+    if settings.labels is None:
+        return join_labels(
+            labels_from_folders(cache.ids), cache.ids, cache.good, source=str(settings.features), least_classes=1
+        )
+    table, warnings = read_labels(
+        settings.labels,
+        id_column=settings.id_column or fitted["id_column"],
+        label_column=settings.label_column or fitted["label_column"],
+        group_column=group_column,
+    )
+    return join_labels(
+        table,
+        cache.ids,
+        cache.good,
+        source=str(settings.labels),
+        grouped=group_column is not None,
+        exclude_class=[name for name in fitted["exclude_class"] if (table["label"] == name).any()],
+        ignore_unlabelled=True,
+        least_classes=1,
+        warnings=warnings,
+    )
+
+
+def _check_unseen(images: LabelledImages, fitted_on: set[str], features: Path) -> None:
+    seen = [image_id for image_id in images.ids if image_id in fitted_on]
+    if seen:
+        msg = (
+            f"{features}: the run was fitted on {len(seen)} of these {images.n_images} images ({listed(seen, 5)}); expected "
+            f"images that it never saw. Give others, or read the out-of-fold figures in metrics.json"
+        )
+        raise LabelError(msg)
+
+
+def _as_the_run(images: LabelledImages, classes: list[str], source: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    unknown = [name for name in images.classes if name not in classes]
+    if unknown:
+        msg = f"{source}: labels {listed(unknown)} are no classes of the run; it knows {listed(classes)}"
+        raise LabelError(msg)
+    places = np.array([classes.index(name) for name in images.classes], dtype=np.int64)
+    indices: np.ndarray[tuple[int], np.dtype[np.int64]] = places[images.labels]
+    return indices

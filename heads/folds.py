@@ -1,0 +1,163 @@
+"""Folds: which images are held out together. They cut the image axis only, and never cut through a group."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from features_cache.errors import LabelError, OptionError
+from heads.labels import Indices
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """One division of the images.
+
+    Parameters
+    ----------
+    repeat, number : int
+        Which repeat of the folds, which fold of it; from 0.
+    train, held_out : int64 array
+        Places in the array of images that was divided, ascending, disjoint.
+    """
+
+    repeat: int
+    number: int
+    train: Indices
+    held_out: Indices
+
+
+def make_folds(
+    labels: Indices, groups: Indices | None, *, n_folds: int, n_repeats: int = 1, seed: int = 0
+) -> tuple[Fold, ...]:
+    """Divide images into stratified folds, by group where there are groups.
+
+    Repeat ``r`` is scikit-learn's ``StratifiedGroupKFold`` (or ``StratifiedKFold``) with ``shuffle=True`` and
+    ``random_state=seed + r`` over the given order.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (n_images,)
+        Class indices.
+    groups : int64 array, shape (n_images,), or None
+        Group indices.
+    n_folds : int
+        At least 2.
+    n_repeats : int
+        How many times to divide anew.
+    seed : int
+        Of the first repeat.
+
+    Returns
+    -------
+    tuple of Fold, length n_repeats * n_folds
+
+    Raises
+    ------
+    OptionError
+        If there are fewer images, groups or images of the largest class than folds, or numbers below their least.
+    """
+    n_units, unit = (len(labels), "images") if groups is None else (len(np.unique(groups)), "groups")
+    if n_folds < 2 or n_repeats < 1:
+        msg = f"--folds {n_folds} --repeats {n_repeats}; expected at least 2 folds and 1 repeat"
+        raise OptionError(msg)
+    if n_units < n_folds:
+        msg = f"--folds {n_folds}: there are only {n_units} {unit}; expected at least one a fold. Use --folds {max(2, n_units)}"
+        raise OptionError(msg)
+    most = int(np.bincount(labels).max())
+    if most < n_folds:
+        msg = f"--folds {n_folds}: the largest class has only {most} images; expected at least one a fold. Use --folds {max(2, most)}"
+        raise OptionError(msg)
+    folds = []
+    for repeat in range(n_repeats):
+        for number, (train, held_out) in enumerate(_split(labels, groups, n_folds, seed + repeat)):
+            folds.append(Fold(repeat=repeat, number=number, train=train, held_out=held_out))
+    if not all(len(fold.held_out) for fold in folds):
+        msg = f"--folds {n_folds}: the groups are too unequal, a fold would hold out no image. Use fewer folds"
+        raise OptionError(msg)
+    return tuple(folds)
+
+
+def _split(labels: Indices, groups: Indices | None, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
+    # scikit-learn refuses (or warns of) classes smaller than the number of folds; images of such a class are dealt to as
+    # many folds as it has images, and `check_folds` looks at what that means for training.
+    places = np.zeros((len(labels), 1))
+    if groups is not None:
+        with _quiet():
+            splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(places, labels, groups)
+            return [(train.astype(np.int64), held_out.astype(np.int64)) for train, held_out in splits]
+    with _quiet():
+        splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(places, labels)
+        return [(train.astype(np.int64), held_out.astype(np.int64)) for train, held_out in splits]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        yield
+
+
+def check_folds(folds: Sequence[Fold], labels: Indices, classes: Sequence[str]) -> None:
+    """Check, before anything is fitted, that every class occurs in every training part.
+
+    Parameters
+    ----------
+    folds : sequence of Fold
+    labels : int64 array, shape (n_images,)
+    classes : sequence of str, length n_classes
+
+    Raises
+    ------
+    LabelError
+        If a class has no image in the training part of a fold: no head could learn it there.
+    """
+    lost = sorted({name for fold in folds for name in _absent(labels[fold.train], classes)})
+    if not lost:
+        return
+    counts = {name: int(np.sum(labels == list(classes).index(name))) for name in lost}
+    shown = ", ".join(f"{name!r} ({count} images)" for name, count in list(counts.items())[:20])
+    n_folds = 1 + max(fold.number for fold in folds)
+    msg = (
+        f"{len(lost)} classes would vanish from the training part of a fold: {shown}, all in one of {n_folds} folds. Use "
+        f"fewer folds (--folds {max(2, n_folds - 2)}), a finer group column, or --exclude-class {','.join(lost)}"
+    )
+    raise LabelError(msg)
+
+
+def _absent(labels: Indices, classes: Sequence[str]) -> list[str]:
+    counts = np.bincount(labels, minlength=len(classes))
+    return [name for name, count in zip(classes, counts, strict=True) if count == 0]
+
+
+def inner_folds(labels: Indices, groups: Indices | None, *, n_folds: int, seed: int) -> tuple[Fold, ...]:
+    """Divide the training images of a fold again, to choose settings by; by group too.
+
+    A fold whose training part lacks a class is kept: a head that never saw a class gives it no probability, which is a
+    handicap for every candidate alike. See :func:`heads.out_of_fold.out_of_fold`.
+
+    Parameters
+    ----------
+    labels, groups : int64 arrays, shape (n_train,)
+        Of the training images only.
+    n_folds : int
+        At least 2; fewer are made where there are fewer groups.
+    seed : int
+
+    Returns
+    -------
+    tuple of Fold
+        Places within the training images; empty where they cannot be divided, as in a single group.
+    """
+    n_units = len(labels) if groups is None else len(np.unique(groups))
+    n_folds = min(n_folds, n_units, int(np.bincount(labels).max()))
+    if n_folds < 2:
+        return ()
+    splits = enumerate(_split(labels, groups, n_folds, seed))
+    folds = (Fold(repeat=0, number=number, train=train, held_out=held_out) for number, (train, held_out) in splits)
+    return tuple(fold for fold in folds if len(fold.held_out))

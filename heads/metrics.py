@@ -1,0 +1,217 @@
+"""Figures of merit with intervals. Balanced accuracy stands first, as it does not flatter a head that likes big classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heads.labels import Indices
+
+Probabilities = NDArray[np.floating[Any]]
+HEADLINE = ("balanced_accuracy", "accuracy", "macro_f1", "weighted_f1", "log_loss")
+_N_RESAMPLES = 1000
+_LEAST_PROBABILITY = 1e-15
+
+
+def confusion_matrix(labels: Indices, predicted: Indices, n_classes: int) -> Indices:
+    """Count images by true class (rows) and predicted class (columns).
+
+    Parameters
+    ----------
+    labels, predicted : int64 arrays, shape (n_images,)
+    n_classes : int
+
+    Returns
+    -------
+    int64 array, shape (n_classes, n_classes)
+
+    Examples
+    --------
+    >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 2).tolist()
+    [[1, 0], [1, 1]]
+    """
+    flat = np.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
+    return flat.reshape(n_classes, n_classes)
+
+
+def scores_of_confusion(confusion: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Compute scores from confusion matrices, many at a time.
+
+    Classes without an image are left out of balanced accuracy; classes without an image or a prediction are left out of
+    macro F1 (both as scikit-learn does).
+
+    Parameters
+    ----------
+    confusion : array, shape (..., n_classes, n_classes)
+        Counts; rows are true classes.
+
+    Returns
+    -------
+    dict
+        ``balanced_accuracy``, ``accuracy``, ``macro_f1``, ``weighted_f1``: float64 arrays, shape (...).
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    hits = np.diagonal(counts, axis1=-2, axis2=-1)
+    true, called = counts.sum(-1), counts.sum(-2)
+    n_images = np.maximum(true.sum(-1), 1)
+    recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
+    f1 = np.divide(2 * hits, true + called, out=np.zeros_like(hits), where=true + called > 0)
+    return {
+        "balanced_accuracy": recall.sum(-1) / np.maximum((true > 0).sum(-1), 1),
+        "accuracy": hits.sum(-1) / n_images,
+        "macro_f1": f1.sum(-1) / np.maximum((true + called > 0).sum(-1), 1),
+        "weighted_f1": (f1 * true).sum(-1) / n_images,
+    }
+
+
+def image_losses(labels: Indices, probabilities: Probabilities) -> NDArray[np.float64]:
+    """Return minus the log-probability of each image's true class: float64 array, shape (n_images,), in nats."""
+    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.maximum(true, _LEAST_PROBABILITY))
+
+
+def headline(labels: Indices, probabilities: Probabilities) -> dict[str, float]:
+    """Compute the headline figures.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (n_images,)
+    probabilities : float array, shape (n_images, n_classes)
+        Rows sum to 1.
+
+    Returns
+    -------
+    dict
+        One float for each name in ``HEADLINE``.
+    """
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    figures = {name: float(value) for name, value in scores_of_confusion(confusion).items()}
+    return figures | {"log_loss": float(image_losses(labels, probabilities).mean())}
+
+
+def bootstrap_intervals(
+    labels: Indices,
+    probabilities: Sequence[Probabilities],
+    groups: Indices | None = None,
+    *,
+    n_resamples: int = _N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """Find 95 % percentile intervals of the headline figures (Efron and Tibshirani, 1993, chapter 13).
+
+    Whole images are drawn with replacement, or whole groups where there are groups: images of a group are alike, and
+    drawing them singly would make the interval too narrow.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (n_images,)
+    probabilities : sequence of float arrays, shape (n_images, n_classes)
+        One for each repeat of the folds; a resample's figure is the mean over repeats.
+    groups : int64 array, shape (n_images,), optional
+        0 to n_groups - 1.
+    n_resamples : int
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``(low, high)`` for each name in ``HEADLINE``.
+    """
+    rng = np.random.default_rng(seed)
+    n_images, n_classes = probabilities[0].shape
+    units = np.arange(n_images) if groups is None else groups
+    n_units = int(units.max()) + 1
+    drawn = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
+    weights = drawn[:, units].astype(np.float32)
+    totals = dict.fromkeys(HEADLINE, np.zeros(n_resamples))
+    for repeat in probabilities:
+        # A resample's confusion matrix is a weighted count over cells: one matrix product gives all of them.
+        cells = np.zeros((n_images, n_classes * n_classes), dtype=np.float32)
+        cells[np.arange(n_images), labels * n_classes + repeat.argmax(axis=1)] = 1
+        confusion = (weights @ cells).reshape(n_resamples, n_classes, n_classes)
+        scores = scores_of_confusion(confusion)
+        losses = image_losses(labels, repeat)
+        scores["log_loss"] = (weights @ losses) / np.maximum(weights.sum(axis=1), 1)
+        totals = {name: totals[name] + scores[name] / len(probabilities) for name in HEADLINE}
+    low, high = 2.5, 97.5
+    return {
+        name: (float(np.percentile(values, low)), float(np.percentile(values, high))) for name, values in totals.items()
+    }
+
+
+def per_class(labels: Indices, predicted: Indices, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Compute precision, recall and F1 of each class.
+
+    Parameters
+    ----------
+    labels, predicted : int64 arrays, shape (n_images,)
+    classes : sequence of str
+
+    Returns
+    -------
+    list of dict
+        ``class``, ``n_images``, ``precision``, ``recall``, ``f1``; 0 where nothing could be divided by.
+    """
+    counts = confusion_matrix(labels, predicted, len(classes))
+    rows = []
+    for index, name in enumerate(classes):
+        hits, true, called = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
+        rows.append(
+            {
+                "class": name,
+                "n_images": true,
+                "precision": hits / called if called else 0.0,
+                "recall": hits / true if true else 0.0,
+                "f1": 2 * hits / (true + called) if true + called else 0.0,
+            }
+        )
+    return rows
+
+
+def score(
+    labels: Indices,
+    probabilities: Sequence[Probabilities],
+    classes: Sequence[str],
+    groups: Indices | None = None,
+    *,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Gather everything that is told of one head.
+
+    Parameters
+    ----------
+    labels : int64 array, shape (n_images,)
+    probabilities : sequence of float arrays, shape (n_images, n_classes)
+        One for each repeat of the folds; figures are means over repeats, the confusion matrix is their sum.
+    classes : sequence of str
+    groups : int64 array, optional
+        What the bootstrap draws.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        JSON-able: each headline figure as ``{"value", "low", "high"}``, ``per_class``, ``confusion``.
+    """
+    repeats = [headline(labels, repeat) for repeat in probabilities]
+    intervals = bootstrap_intervals(labels, probabilities, groups, seed=seed)
+    figures: dict[str, Any] = {
+        name: {
+            "value": float(np.mean([repeat[name] for repeat in repeats])),
+            "low": intervals[name][0],
+            "high": intervals[name][1],
+        }
+        for name in HEADLINE
+    }
+    predicted = np.concatenate([repeat.argmax(axis=1) for repeat in probabilities])
+    repeated = np.tile(labels, len(probabilities))
+    rows = per_class(repeated, predicted, classes)
+    for row in rows:
+        row["n_images"] //= len(probabilities)
+    figures["per_class"] = rows
+    figures["confusion"] = confusion_matrix(repeated, predicted, len(classes)).tolist()
+    return figures

@@ -1,0 +1,204 @@
+"""Pictures of a run, and the table that closes the command."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from heads.choosing import Choice
+from heads.metrics import HEADLINE
+
+RANDOM_WEIGHTS = "random weights: a dry run, the figures mean nothing"
+TITLES = {
+    "balanced_accuracy": "balanced accuracy",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "weighted_f1": "weighted F1",
+    "log_loss": "log-loss",
+}
+_MOST_COUNTS = 20
+_BLUE, _ORANGE = "#2b6ca3", "#d1711f"
+
+
+class HasMetrics(Protocol):
+    """A run, as far as the table is concerned."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """As in metrics.json."""
+
+
+def metrics_table(shown: HasMetrics | Mapping[str, Any]) -> Table:
+    """Lay out the headline figures of each head, with 95 % intervals, for a terminal.
+
+    Parameters
+    ----------
+    shown : Run, or mapping
+        A run, or what `evaluate` returned.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    metrics = shown if isinstance(shown, Mapping) else shown.metrics
+    by = f"{metrics['n_groups']} groups" if metrics.get("n_groups") else "images"
+    caption = (
+        f"{metrics['n_images']} images, {len(metrics['classes'])} classes; [95 % interval, bootstrap over {by}]; "
+        f"an image's prediction is the mean over {metrics['n_views_averaged']} views"
+    )
+    if metrics["random_weights"]:
+        caption = f"{RANDOM_WEIGHTS.upper()}. {caption}"
+    table = Table(title=f"{metrics['estimate']} figures", caption=caption)
+    table.add_column("head")
+    for name in HEADLINE:
+        table.add_column(TITLES[name], justify="right")
+    table.add_column("weighted F1, view 0", justify="right")
+    for name, scores in metrics["heads"].items():
+        cells = [
+            f"{scores[key]['value']:.3f} [{scores[key]['low']:.3f}, {scores[key]['high']:.3f}]" for key in HEADLINE
+        ]
+        view_0 = scores.get("view_0")
+        table.add_row(name, *cells, f"{view_0['weighted_f1']:.3f}" if view_0 else "")
+    return table
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out runs side by side, as `list_runs` gives them: the last head of each is its ensemble, where it has one."""
+    table = Table(title="runs", caption="out-of-fold figures of every head")
+    for title in ("run", "images", "classes", "groups", "blocks", "head"):
+        table.add_column(title)
+    for name in HEADLINE:
+        table.add_column(TITLES[name], justify="right")
+    for run in runs:
+        name = f"{run['run']} (RANDOM WEIGHTS)" if run["random_weights"] else run["run"]
+        described = [
+            name,
+            str(run["n_images"]),
+            str(run["n_classes"]),
+            run["group_column"] or "",
+            ", ".join(run["blocks"]),
+        ]
+        for head, scores in run["heads"].items():
+            table.add_row(*described, head, *(f"{scores[key]['value']:.3f}" for key in HEADLINE))
+            described = [""] * len(described)
+    return table
+
+
+def confusion_picture(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], *, head: str, random_weights: bool
+) -> bytes:
+    """Draw a confusion matrix: colour is the share of the true class, numbers are counts.
+
+    Parameters
+    ----------
+    confusion : sequence of sequence of int, shape (n_classes, n_classes)
+        Rows are true classes.
+    classes : sequence of str
+    head : str
+        Whose predictions.
+    random_weights : bool
+
+    Returns
+    -------
+    bytes
+        PNG.
+    """
+    counts = np.asarray(confusion)
+    n_classes = len(classes)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(max(4.5, 2.4 + 0.42 * n_classes), 24.0)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(
+        range(n_classes), [_short(name) for name in classes], rotation=60, ha="right", rotation_mode="anchor"
+    )
+    axes.set_yticks(range(n_classes), [_short(name) for name in classes])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if n_classes <= _MOST_COUNTS:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
+    _title(figure, f"Confusion of {head}, out of fold", random_weights=random_weights)
+    return _png(figure)
+
+
+def counts_picture(class_counts: Sequence[int], classes: Sequence[str], *, random_weights: bool) -> bytes:
+    """Draw how many images each class has: PNG bytes."""
+    figure = Figure(figsize=(7, min(max(2.6, 1.2 + 0.28 * len(classes)), 30.0)), layout="constrained")
+    axes = figure.add_subplot()
+    order = np.argsort(class_counts)
+    bars = axes.barh([_short(classes[place]) for place in order], np.asarray(class_counts)[order], color=_BLUE)
+    axes.bar_label(bars, padding=3, fontsize=8)
+    axes.margins(x=0.1, y=0.02)
+    axes.set_xlabel("images")
+    axes.spines[["top", "right"]].set_visible(False)
+    _title(figure, f"{int(np.sum(class_counts))} labelled images", random_weights=random_weights)
+    return _png(figure)
+
+
+def learning_picture(choices: Sequence[Choice], *, head: str, random_weights: bool) -> bytes | None:
+    """Draw loss by epoch on the inner training rows and the inner held-out images of each fold.
+
+    Returns
+    -------
+    bytes or None
+        PNG; None where the head has no epochs.
+    """
+    curves = [choice for choice in choices if choice.training_loss and choice.candidates]
+    if not curves:
+        return None
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for index, choice in enumerate(curves):
+        epochs = range(1, 1 + len(choice.training_loss))
+        axes.plot(
+            epochs,
+            choice.training_loss,
+            color=_ORANGE,
+            alpha=0.7,
+            label="" if index else "inner training, with dropout",
+        )
+        axes.plot(
+            *zip(*choice.candidates, strict=True),
+            color=_BLUE,
+            alpha=0.7,
+            label="" if index else "inner held out, views averaged",
+        )
+        axes.axvline(choice.settings["epochs"], color="0.6", lw=0.8, ls=":", label="" if index else "chosen")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("log-loss (nats)")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    _title(figure, f"Learning of {head}, one curve a fold", random_weights=random_weights)
+    return _png(figure)
+
+
+def _title(figure: Figure, text: str, *, random_weights: bool) -> None:
+    figure.suptitle(
+        f"{text}\n{RANDOM_WEIGHTS.upper()}" if random_weights else text,
+        fontsize=11,
+        color="darkred" if random_weights else "black",
+    )
+
+
+def _short(name: str) -> str:
+    # A dollar sign would begin mathematics.
+    return (name if len(name) <= 24 else f"{name[:22]}…").replace("$", r"\$")
+
+
+def _png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    content = io.BytesIO()
+    # Without the version's stamp the same run gives the same bytes.
+    figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
+    return content.getvalue()

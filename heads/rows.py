@@ -1,0 +1,99 @@
+"""What every head checks of the rows it is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d
+
+from features_cache.errors import LabelError, OptionError
+from heads.labels import Indices
+from heads.standardise import Float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingRows:
+    """Checked rows to fit on.
+
+    Parameters
+    ----------
+    X : float32 or float64 array, shape (n_rows, n_columns)
+    indices : int64 array, shape (n_rows,)
+        Class of each row, an index into ``classes``.
+    classes : array, shape (n_classes,)
+        Sorted.
+    weights : float64 array, shape (n_rows,)
+    """
+
+    X: Float
+    indices: Indices
+    classes: NDArray[Any]
+    weights: NDArray[np.float64]
+
+
+def check_training(
+    X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, *, positive: Mapping[str, float]
+) -> TrainingRows:
+    """Check what a head is fitted on.
+
+    Parameters
+    ----------
+    X : float array, shape (n_rows, n_columns)
+        Finite. Kept as it is where it is float32 or float64 (no copy).
+    y : array, shape (n_rows,)
+    sample_weight : float array, shape (n_rows,), optional
+    positive : mapping of str to float
+        Parameters of the head that must be above 0.
+
+    Returns
+    -------
+    TrainingRows
+
+    Raises
+    ------
+    OptionError
+        If a parameter is not above 0.
+    LabelError
+        If there are fewer than two classes.
+    ValueError
+        If arrays do not fit each other, hold NaN, or weights are negative or all 0.
+    """
+    for name, value in positive.items():
+        if not value > 0:
+            msg = f"{name} is {value}; expected a number above 0"
+            raise OptionError(msg)
+    X = check_array(X, dtype=[np.float32, np.float64])
+    y = column_or_1d(y, warn=True)
+    if len(y) != len(X):
+        msg = f"{len(X)} rows but {len(y)} labels; expected as many"
+        raise ValueError(msg)
+    check_classification_targets(y)
+    classes, indices = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        msg = f"the rows are all of one class ({classes.tolist()}); expected at least 2 classes"
+        raise LabelError(msg)
+    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
+        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all 0"
+        raise ValueError(msg)
+    return TrainingRows(X, indices.astype(np.int64), classes, weights)
+
+
+def check_rows(X: Float, n_columns: int) -> Float:
+    """Check what a fitted head predicts.
+
+    Raises
+    ------
+    ValueError
+        If X has other columns than the head was fitted on, or holds NaN.
+    """
+    X = check_array(X, dtype=[np.float32, np.float64])
+    if X.shape[1] != n_columns:
+        msg = f"X has {X.shape[1]} features, but the head is expecting {n_columns} features as input"
+        raise ValueError(msg)
+    return X

@@ -1,0 +1,95 @@
+"""What `fit_heads` is asked to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+from features_cache.errors import OptionError
+from heads.catalogue import check_heads
+from heads.weights import ClassWeight
+
+Views = Literal["all", "0"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FitSettings:
+    """Settings of one run.
+
+    Parameters
+    ----------
+    features : Path
+        The cache of the training images.
+    labels : Path, optional
+        A CSV; without one, an image's class is the first folder of its id.
+    id_column, label_column : str
+        Columns of the CSV.
+    group_column : str, optional
+        Images that share its value stay in one fold.
+    exclude_class : tuple of str
+        Classes that are left out.
+    heads : tuple of str
+        Which heads.
+    blocks : tuple of str
+        Which blocks of the cache; empty for all.
+    folds, repeats : int
+    views : {"all", "0"}
+        Which views train and predict.
+    class_weight : {"balanced", "none"}
+    seed : int
+        Of the folds, the networks and the bootstrap.
+    out : Path, optional
+        The run folder; the next free ``runs/001``, ``runs/002``, ... otherwise.
+    test_features : Path, optional
+        The cache of the test images: the headline averages over as many views as it holds.
+    ignore_unlabelled, drop_missing : bool
+        Whether images without a record, or with a blank label, are left out (an error otherwise).
+
+    Raises
+    ------
+    OptionError
+        If a value makes no sense.
+    """
+
+    features: Path
+    labels: Path | None
+    id_column: str = "id"
+    label_column: str = "label"
+    group_column: str | None = None
+    exclude_class: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ("ridge", "logistic", "mlp")
+    blocks: tuple[str, ...] = ()
+    folds: int = 5
+    repeats: int = 1
+    views: Views = "all"
+    class_weight: ClassWeight = "balanced"
+    seed: int = 0
+    out: Path | None = None
+    test_features: Path | None = None
+    ignore_unlabelled: bool = False
+    drop_missing: bool = False
+
+    def __post_init__(self) -> None:
+        check_heads(self.heads)
+        if self.folds < 2 or self.repeats < 1:
+            msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
+            raise OptionError(msg)
+        if self.seed < 0:
+            msg = f"--seed {self.seed}; expected 0 or more"
+            raise OptionError(msg)
+        for name, value, allowed in (
+            ("views", self.views, ("all", "0")),
+            ("class-weight", self.class_weight, ("balanced", "none")),
+        ):
+            if value not in allowed:
+                msg = f"--{name} {value!r}; expected {' or '.join(allowed)}"
+                raise OptionError(msg)
+        if self.group_column is not None and self.labels is None:
+            msg = f"--group-column {self.group_column} needs a labels CSV; give one with --labels"
+            raise OptionError(msg)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain JSON values."""
+        fields = dataclasses.asdict(self)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}

@@ -1,0 +1,271 @@
+"""Parts: a run that dies loses at most the part in flight, and ends in the same bytes as one that never died."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import blocks
+
+from features_cache.errors import (
+    CacheDamaged,
+    CacheIncomplete,
+    DiskFull,
+    ImageChanged,
+    InputError,
+    OutputExists,
+    RecipeMismatch,
+)
+from features_cache.files import Disk, publish, remove_leftovers
+from features_cache.layout import Rows
+from features_cache.parts import Parts
+from features_cache.plan import Execution, Plan, SourceFile, settle_plan
+from features_cache.writer import finish, parts_folder, write_cache
+
+N_IMAGES = 11
+FEATURES = np.random.default_rng(0).normal(size=(N_IMAGES, 2, 8)).astype(np.float16)
+
+
+def plan(**changes: object) -> Plan:
+    ids = tuple(f"image-{index:02d}" for index in range(N_IMAGES))
+    whole = Plan(
+        ids=ids,
+        sources=tuple((SourceFile(path=f"{name}.png", n_bytes=9, mtime_ns=5),) for name in ids),
+        n_views=2,
+        blocks=blocks(3, 5),
+        unit_images=4,
+        execution=Execution(device="cpu", micro_batch=16, n_threads=2),
+    )
+    return dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
+
+
+def rows_of(unit: int) -> Rows:
+    here = plan().rows_of(unit)
+    return Rows(
+        features=FEATURES[here.start : here.stop],
+        status=np.zeros(len(here), np.uint8),
+        content_hash=np.zeros((len(here), 16), np.uint8),
+        reasons=("",) * len(here),
+    )
+
+
+def make(path: Path, disk: Disk) -> None:
+    """What featurize does, without networks."""
+    folder = parts_folder(path)
+    parts = Parts(folder, settle_plan(folder, plan(), disk=disk), disk)
+    for unit, rows in list(parts.check()):
+        if rows is None:
+            parts.commit(unit, rows_of(unit))
+    finish(path, parts, disk=disk)
+
+
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+class FaultyDisk(Disk):
+    """Fails at the n-th operation, or kills there; counts operations."""
+
+    def __init__(self, fail_at: int, fault: BaseException | None) -> None:
+        self.n_operations = 0
+        self._fail_at = fail_at
+        self._fault = fault
+        self._dead = False
+
+    def _step(self) -> None:
+        if self._dead and isinstance(self._fault, KilledError):
+            raise self._fault  # a dead process does not tidy up
+        self.n_operations += 1
+        if self.n_operations == self._fail_at and self._fault:
+            self._dead = True
+            raise self._fault
+
+    def create(self, path: Path) -> int:
+        self._step()
+        return super().create(path)
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        self._step()
+        return super().write(descriptor, data[: max(1, len(data) // 2)])
+
+    def write_at(self, descriptor: int, data: bytes, offset: int) -> int:
+        self._step()
+        return super().write_at(descriptor, data, offset)
+
+    def fsync(self, descriptor: int) -> None:
+        self._step()
+        super().fsync(descriptor)
+
+    def link(self, source: Path, target: Path) -> None:
+        self._step()
+        super().link(source, target)
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._step()
+        super().replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._step()
+        super().unlink(path)
+
+    def fsync_folder(self, path: Path) -> None:
+        self._step()
+        super().fsync_folder(path)
+
+
+FAULTS = {
+    "kill": KilledError(),
+    "disk full": OSError(errno.ENOSPC, "No space left on device"),
+    "input/output error": OSError(errno.EIO, "Input/output error"),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, int]:
+    path = tmp_path_factory.mktemp("undisturbed") / "train.h5"
+    disk = FaultyDisk(0, None)
+    make(path, disk)
+    return path.read_bytes(), disk.n_operations
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_at_any_operation_is_survived_with_the_same_bytes(
+    tmp_path: Path, undisturbed: tuple[bytes, int], name: str
+) -> None:
+    whole, n_operations = undisturbed
+    assert n_operations > 50
+    for fail_at in range(1, n_operations + 1):
+        path = tmp_path / str(fail_at) / "train.h5"
+        with pytest.raises((KilledError, OSError, DiskFull)):  # noqa: PT012 - the loop keeps the kill inside
+            make(path, FaultyDisk(fail_at, FAULTS[name]))
+            raise FAULTS[name]  # a fault while tidying up after success ends nothing
+        if path.exists():
+            assert path.read_bytes() == whole, f"torn at operation {fail_at}"
+            continue
+        remove_leftovers(path.parent)
+        make(path, Disk())
+        assert path.read_bytes() == whole, f"another file after operation {fail_at}"
+
+
+def test_parts_and_one_piece_give_the_same_file(tmp_path: Path) -> None:
+    make(tmp_path / "parts.h5", Disk())
+    write_cache(tmp_path / "whole.h5", ids=plan().ids, features=FEATURES, blocks=blocks(3, 5))
+    assert (tmp_path / "parts.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+    assert not (tmp_path / "parts.parts").exists()
+
+
+def test_a_resumed_run_keeps_what_was_committed_and_its_own_way_of_running(tmp_path: Path) -> None:
+    folder = tmp_path / "train.parts"
+    first = Parts(folder, settle_plan(folder, plan()))
+    first.commit(1, rows_of(1))
+    taken_up = settle_plan(folder, plan(unit_images=2, execution=Execution(device="cpu", micro_batch=4, n_threads=1)))
+    assert taken_up == plan()
+    found = {unit: rows is not None for unit, rows in Parts(folder, taken_up).check()}
+    assert found == {0: False, 1: True, 2: False}
+
+
+def test_the_first_writer_of_a_unit_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "train.parts"
+    one, two = (Parts(folder, settle_plan(folder, plan())) for _ in "12")
+    assert one.commit(0, rows_of(0)) is True
+    before = one.path_of(0).read_bytes()
+    assert two.commit(0, rows_of(0)) is False
+    assert one.path_of(0).read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "swap", "text"])
+def test_a_damaged_or_swapped_part_is_set_aside_and_done_again(tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "train.parts"
+    parts = Parts(folder, settle_plan(folder, plan()))
+    parts.commit(0, rows_of(0))
+    parts.commit(1, rows_of(1))
+    raw = parts.path_of(0).read_bytes()
+    bad = {
+        "flip": raw[:2000] + bytes([raw[2000] ^ 1]) + raw[2001:],
+        "cut": raw[:-7],
+        "swap": parts.path_of(1).read_bytes(),
+        "text": b"hello",
+    }[damage]
+    parts.path_of(0).write_bytes(bad)
+    with pytest.raises(CacheDamaged, match=r"00000000\.h5"):
+        parts.read(0)
+    assert [unit for unit, rows in parts.check() if rows is None] == [0, 2]
+    assert [path.name for path in (folder / "quarantine").iterdir()] == ["00000000.h5"]
+
+
+def test_finishing_too_early_publishes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "train.h5"
+    parts = Parts(parts_folder(path), settle_plan(parts_folder(path), plan()))
+    parts.commit(0, rows_of(0))
+    with pytest.raises(CacheIncomplete, match="run `cli featurize` again to resume"):
+        finish(path, parts)
+    assert not path.exists()
+
+
+def test_an_image_changed_since_the_plan_is_named(tmp_path: Path) -> None:
+    Parts(tmp_path / "p", settle_plan(tmp_path / "p", plan())).commit(0, rows_of(0))
+    sources = list(plan().sources)
+    sources[3] = (SourceFile(path="image-03.png", n_bytes=9, mtime_ns=6),)
+    with pytest.raises(ImageChanged, match=r"1 images changed since the run began: 'image-03'"):
+        settle_plan(tmp_path / "p", plan(sources=tuple(sources)))
+
+
+def test_another_job_does_not_take_up_the_parts_of_this_one(tmp_path: Path) -> None:
+    Parts(tmp_path / "p", settle_plan(tmp_path / "p", plan())).commit(0, rows_of(0))
+    with pytest.raises(RecipeMismatch, match="seed: 4 asked for, 0 found"):
+        settle_plan(tmp_path / "p", plan(blocks=blocks(3, 5, seed=4)))
+    with pytest.raises(OutputExists, match="makes 2 views an image; 7 are asked for"):
+        settle_plan(tmp_path / "p", plan(n_views=7))
+    fewer = plan(ids=plan().ids[:-1], sources=plan().sources[:-1])
+    with pytest.raises(OutputExists, match=r"other images \(0 are new, 1 are gone\)"):
+        settle_plan(tmp_path / "p", fewer)
+
+
+def test_a_full_disk_is_said_so_and_leaves_no_file(tmp_path: Path) -> None:
+    disk = FaultyDisk(2, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(DiskFull, match="free some space and type the same command again"):
+        publish(tmp_path / "x", [b"data"], disk=disk)
+    assert list(tmp_path.iterdir()) == []
+    assert DiskFull.exit_code == 75
+
+
+def test_nothing_is_published_before_its_fsync(tmp_path: Path) -> None:
+    done: list[str] = []
+
+    class Watched(Disk):
+        def fsync(self, descriptor: int) -> None:
+            done.append("fsync")
+            super().fsync(descriptor)
+
+        def link(self, source: Path, target: Path) -> None:
+            done.append("link")
+            super().link(source, target)
+
+        def fsync_folder(self, path: Path) -> None:
+            done.append("fsync folder")
+            super().fsync_folder(path)
+
+    publish(tmp_path / "x", [b"data"], disk=Watched())
+    assert done == ["fsync", "link", "fsync folder"]
+
+
+def test_without_hard_links_a_file_is_published_by_renaming(tmp_path: Path) -> None:
+    disk = FaultyDisk(4, OSError(errno.EPERM, "no hard links here"))
+    assert publish(tmp_path / "x", [b"d"], disk=disk) is True
+    assert (tmp_path / "x").read_bytes() == b"d"
+
+
+def test_a_plan_under_which_nothing_was_committed_binds_nobody(tmp_path: Path) -> None:
+    settle_plan(tmp_path / "p", plan())
+    assert settle_plan(tmp_path / "p", plan(n_views=7)).n_views == 7
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_to_is_said_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="choose another folder with --out"):
+        publish(tmp_path / "sub" / "x", [b"d"])
