@@ -79,17 +79,22 @@ def _say(ctx: typer.Context, lines: Sequence[str]) -> None:
         _print(lines, file=sys.stderr)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        _print([f"permafeat {version('permafeat')}"])
+        raise typer.Exit
+
+
 @app.callback()
 def _root(
     ctx: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only data and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an error arose.")] = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")
+    ] = False,
 ) -> None:
     ctx.obj = quiet
-    if show_version:
-        _print([f"permafeat {version('permafeat')}"])
-        raise typer.Exit
 
 
 @app.command(epilog="Example: cli featurize --augment 6")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +24,7 @@ class Option:
     many : bool
         Whether it takes a list.
     kind : {"text", "path", "weights"}
-        Paths are relative to the file's folder; of weights, all but ``imagenet`` and ``random`` hold a path.
+        Paths are relative to the file's folder and may hold ``$VARIABLES``; of weights, all but ``imagenet`` and ``random`` hold a path.
     """
 
     many: bool
@@ -125,8 +127,18 @@ def _understood(value: Any, option: Option, folder: Path) -> Any:  # noqa: ANN40
     if not isinstance(value, str):
         return value
     if option.kind == "path":
-        return str(folder / value)
+        return _path(value, folder)
     if option.kind == "weights" and value not in {"imagenet", "random"}:
         name, equals, file = value.rpartition("=")
-        return f"{name}{equals}{folder / file}"
+        return f"{name}{equals}{_path(file, folder)}"
     return value
+
+
+def _path(text: str, folder: Path) -> str:
+    """Resolve a path of the file: variables of the environment are filled in, relative ones begin at the file's folder."""
+    filled = os.path.expandvars(text)
+    missing = re.search(r"\$\{?(\w+)", filled)
+    if missing:
+        msg = f"{folder / CONFIG_NAME}: {text!r} needs the environment variable {missing[1]}; type `export {missing[1]}=...` first"
+        raise OptionError(msg)
+    return str(folder / filled)

@@ -123,7 +123,8 @@ def choose(name: str, images: TrainingImages, *, n_averaged: int, seed: int) -> 
         if name == "logistic" and candidates[-1][1] > min(loss for _, loss in candidates):
             # The loss is smooth in C and every step up costs more than the one before.
             break
-    best = int(np.argmin([loss for _, loss in candidates]))
+    # An MLP is looked at after every epoch, for its curve; only those in the grid can be chosen.
+    best = int(np.argmin([loss if candidate in kind.grid else np.inf for candidate, loss in candidates]))
     if name == "mlp":
         best = _latest_as_good(best, [image_loss for _, _, image_loss in fits])
     chosen, temperature, _ = fits[best]
