@@ -16,7 +16,7 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from examples.demo import draw
 
-N_TRAIN, N_TEST = 500, 250
+N_TRAIN, N_TEST = 400, 200
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
