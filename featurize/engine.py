@@ -10,7 +10,7 @@ from torch import Tensor
 from features_cache.plan import Plan
 from featurize.augment import view_matrix, warp
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
-from featurize.precision import lowered
+from featurize.precision import fold_batch_norm, lowered
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -35,7 +35,9 @@ class Engine:
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
         self._networks = [
-            lowered(backbone, _DTYPES[recipe.precision]).to(self._device).to(memory_format=torch.channels_last)
+            lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
+            .to(self._device)
+            .to(memory_format=torch.channels_last)
             for backbone in backbones
         ]
         self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)

@@ -1,9 +1,12 @@
-"""Networks in half precision, as far as their features stay within tolerance (cosine 0.999 to float32, each image)."""
+"""Networks made quick: batch norms folded, half precision as far as features allow (cosine 0.999 to float32, each image)."""
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class _Half(nn.Module):
@@ -42,6 +45,23 @@ def lowered(network: nn.Module, dtype: torch.dtype) -> nn.Module:
         return _Half(network, dtype)
     _lower_dense_layers(network, dtype)
     return network
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold each batch norm into the convolution before it, where the two follow one another in an ``nn.Sequential``, in place.
+
+    In evaluation mode a batch norm is a scale and a shift; folded, the features move in the last bits and a mobilenet_v2
+    takes half the time.
+    """
+    for child in module.children():
+        fold_batch_norm(child)
+    if isinstance(module, nn.Sequential):
+        layers = list(module.named_children())
+        for (name, layer), (next_name, next_layer) in itertools.pairwise(layers):
+            if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, next_layer))
+                setattr(module, next_name, nn.Identity())
+    return module
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

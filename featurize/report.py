@@ -15,7 +15,7 @@ RANDOM_WEIGHTS = "RANDOM WEIGHTS: the networks were never trained; good for tryi
 
 
 def estimate(work: Work) -> dict[str, Any]:
-    """Say what a run would do and cost; two forward passes over grey pictures are timed.
+    """Say what a run would do and cost; four forward passes over grey pictures are timed.
 
     Returns
     -------

@@ -19,6 +19,7 @@ Indices = NDArray[np.int64]
 MISSING_LABELS = frozenset({"", "?", "na", "n/a", "nan", "none", "null"})
 _GROUP_NAMES = ("well", "plate", "patient", "slide", "batch")
 _MOST_EXAMPLES = 5
+_CURE = "Complete the CSV, check --id-column, or leave them out with --ignore-unlabelled"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +250,7 @@ def join_labels(
     exclude_class : sequence of str
         Classes whose images are left out.
     ignore_unlabelled : bool
-        Whether images of the cache may lack a label.
+        Whether images without a label, and labels without an image, are left out and told (an error otherwise).
     least_classes : int
         2 to learn from, 1 to evaluate.
     warnings : sequence of str
@@ -268,7 +269,12 @@ def join_labels(
     without_image = [image_id for image_id in table["id"] if image_id not in known]
     labelled = set(table["id"])
     without_label = [image_id for image_id in ids if image_id not in labelled]
-    _check_match(source, len(table), len(ids), without_image, () if ignore_unlabelled else without_label)
+    unmatched = _unmatched(len(table), len(ids), without_image, without_label)
+    if unmatched and not ignore_unlabelled:
+        msg = f"{source}: {unmatched}; expected one label for each image of the cache. {_CURE}"
+        raise LabelError(msg)
+    if unmatched:
+        warnings = (*warnings, f"{source}: {unmatched}; left out")
     present = sorted(set(table["label"]) - {""})
     for name in exclude_class:
         if name not in present:
@@ -301,11 +307,7 @@ def join_labels(
     )
 
 
-def _check_match(
-    source: str, n_labelled: int, n_rows: int, without_image: Sequence[str], without_label: Sequence[str]
-) -> None:
-    if not without_image and not without_label:
-        return
+def _unmatched(n_labelled: int, n_rows: int, without_image: Sequence[str], without_label: Sequence[str]) -> str:
     parts = []
     if without_image:
         parts.append(
@@ -313,8 +315,4 @@ def _check_match(
         )
     if without_label:
         parts.append(f"{len(without_label)} of {n_rows} images have no label ({listed(without_label, _MOST_EXAMPLES)})")
-    cure = "Check --id-column, or run `cli featurize` again" if without_image else "Complete the CSV"
-    if without_label:
-        cure += ", or leave unlabelled images out with --ignore-unlabelled"
-    msg = f"{source}: {'; '.join(parts)}; expected one label for each image of the cache. {cure}"
-    raise LabelError(msg)
+    return "; ".join(parts)

@@ -53,6 +53,14 @@ def test_unlabelled_images_may_be_left_out(tmp_path, records):
     images = join(path, ignore_unlabelled=True)
     assert images.ids == ("007", "1e5", "7")
     assert images.n_unlabelled == 1
+    assert "1 of 4 images have no label ('x'); left out" in images.warnings[-1]
+
+
+def test_labels_without_an_image_may_be_left_out_too(tmp_path, records):
+    path = write_csv(tmp_path / "l.csv", ["id", "label"], [*records, ["stranger", "a"]])
+    images = join(path, ignore_unlabelled=True)
+    assert images.n_images == 4
+    assert "1 of 5 labelled ids have no image ('stranger'); left out" in images.warnings[-1]
 
 
 def test_a_double_id_with_the_same_label_is_warned_about_and_counted_once(tmp_path, records):

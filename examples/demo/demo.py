@@ -23,7 +23,7 @@ from draw import draw_challenge
 from features_cache.errors import WeightsMissing
 from featurize.backbones import build_backbone
 from featurize.device import choose_device, choose_precision, micro_batch
-from featurize.precision import lowered
+from featurize.precision import fold_batch_norm, lowered
 from featurize.settings import DEFAULT_BACKBONES
 from featurize.weights import find_weights, parse_weights
 from heads.metrics import bootstrap_intervals, headline
@@ -49,7 +49,9 @@ def seconds_per_view(size_px: int) -> float:
     """Time one view through the four networks, random weights, on this machine."""
     device = choose_device("auto")
     networks = [
-        lowered(build_backbone(name, size_px, None), getattr(torch, choose_precision("auto", device))).to(device)
+        lowered(
+            fold_batch_norm(build_backbone(name, size_px, None)), getattr(torch, choose_precision("auto", device))
+        ).to(device)
         for name in DEFAULT_BACKBONES
     ]
     pictures = torch.rand(micro_batch(device), 3, size_px, size_px, device=device)
