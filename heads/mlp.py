@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from heads.rows import TrainingRows, check_rows, check_training
-from heads.standardise import Float, Standardiser
+from heads.standardise import Float, Standardiser, signed_power
 
 N_NETWORKS = 3
 _PREDICT_ROWS = 4096
@@ -43,6 +43,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     batch_rows : int
     temperature : float
         Each network's outputs are divided by it before the softmax; chosen out of fold.
+    power : float
+        Features x become ``sign(x) |x|^power`` before they are standardised (Perronnin et al., 2010): pooled features have
+        long tails, and the square root draws them in. 1 leaves them as they are.
     seed : int
         Of initial weights, order of rows, dropout.
 
@@ -67,6 +70,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight_decay: float = 1e-2,
         batch_rows: int = 256,
         temperature: float = 1.0,
+        power: float = 0.5,
         seed: int = 0,
     ) -> None:
         self.epochs = epochs
@@ -77,6 +81,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.weight_decay = weight_decay
         self.batch_rows = batch_rows
         self.temperature = temperature
+        self.power = power
         self.seed = seed
 
     def fit(
@@ -108,9 +113,9 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         positive = {
             name: getattr(self, name) for name in ("epochs", "schedule_epochs", "width", "learning_rate", "batch_rows")
         }
-        rows = check_training(
-            X, y, sample_weight, positive=positive | {"temperature": self.temperature, "1 - dropout": 1 - self.dropout}
-        )
+        positive |= {"temperature": self.temperature, "power": self.power, "1 - dropout": 1 - self.dropout}
+        rows = check_training(X, y, sample_weight, positive=positive)
+        rows = dataclasses.replace(rows, X=signed_power(rows.X, self.power))
         standardiser = Standardiser.fit(rows.X)
         self.classes_ = rows.classes
         self.n_features_in_ = rows.X.shape[1]
@@ -138,7 +143,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         parts = []
         with torch.inference_mode():
             for start in range(0, len(X), _PREDICT_ROWS):
-                standard = standardiser.apply(X[start : start + _PREDICT_ROWS]).astype(np.float32, copy=False)
+                drawn_in = signed_power(X[start : start + _PREDICT_ROWS], self.power)
+                standard = standardiser.apply(drawn_in).astype(np.float32, copy=False)
                 parts.append(torch.stack(self.networks_(torch.from_numpy(standard))))
         logits: NDArray[np.float32] = torch.cat(parts, dim=1).numpy()
         return logits

@@ -14,7 +14,7 @@ from rich.table import Table
 from heads.choosing import Choice
 from heads.metrics import HEADLINE
 
-RANDOM_WEIGHTS = "random weights: a dry run, the figures mean nothing"
+RANDOM_WEIGHTS = "random weights: networks that were never trained, a dry run and no result"
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",

@@ -65,3 +65,28 @@ class Standardiser:
         standard /= torch.from_numpy(self.scale)
         array: Float = standard.numpy()
         return array
+
+
+def signed_power(X: Float, power: float) -> Float:
+    """Raise the size of each feature to a power and keep its sign.
+
+    Parameters
+    ----------
+    X : float array
+    power : float
+        Above 0; 1 returns X itself.
+
+    Returns
+    -------
+    float array, shape and type of X
+
+    Examples
+    --------
+    >>> signed_power(np.array([-4.0, 0.0, 9.0]), 0.5).tolist()
+    [-2.0, 0.0, 3.0]
+    """
+    if power == 1:
+        return X
+    drawn_in: Float = np.abs(X)
+    np.power(drawn_in, power, out=drawn_in)
+    return np.copysign(drawn_in, X, out=drawn_in)

@@ -109,7 +109,7 @@ def summary_lines(summary: SubmissionSummary) -> list[str]:
     if summary.n_filled:
         lines.append(f"{summary.n_filled} quarantined images got the training images' class frequencies")
     if summary.random_weights:
-        lines.append("RANDOM WEIGHTS: a dry run, the predictions mean nothing")
+        lines.append("RANDOM WEIGHTS: the networks were never trained, the predictions are a dry run and no result")
     return lines
 
 

@@ -114,9 +114,11 @@ def prepare(folder: Path, scale: Scale | None) -> None:
         'pattern = "{id}_{channel}.png"',
         'channels = ["nucleus", "microtubules", "er"]',
         f"size = {scale.size_px}",
+        *([] if pretrained_weights_are_here() else ['weights = "random"']),
+        "",
+        "[fit-heads]",
+        'group-column = "plate"',
     ]
-    if not pretrained_weights_are_here():
-        lines.append('weights = "random"')
     (folder / "permafeat.toml").write_text("\n".join(lines) + "\n")
     record.write_text(json.dumps(dataclasses.asdict(scale)))
 
