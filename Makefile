@@ -1,11 +1,11 @@
-# One vocabulary for people and CI: demo, test, check, bench.
+# One vocabulary for people and CI: demo, test, check, format.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= demo
 DEMO_OPTIONS ?=
 
-.PHONY: help install demo test test-slow check format bench clean
+.PHONY: help install demo test test-slow check format clean
 
 help:
 	@echo "make demo       the main job on drawn cells, scored (about 6 minutes after the install)"

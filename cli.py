@@ -6,7 +6,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,7 +81,7 @@ def _say(ctx: typer.Context, lines: Sequence[str]) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        _print([f"permafeat {version('permafeat')}"])
+        _print([f"permafeat {metadata.version('permafeat')}"])
         raise typer.Exit
 
 
@@ -90,9 +90,7 @@ def _root(
     ctx: typer.Context,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only data and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an error arose.")] = False,
-    show_version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show it.")] = False,
 ) -> None:
     ctx.obj = quiet
 
@@ -179,8 +177,7 @@ def fit_heads(
     ctx: typer.Context,
     features: Annotated[Path, typer.Option(help="Cache of the training images.")] = TRAIN_CACHE,
     test_features: Annotated[
-        Path | None,
-        typer.Option(help=f"Cache of the test images: its views are averaged in the headline. [default: {TEST_CACHE}]"),
+        Path | None, typer.Option(help=f"Cache of the test images. [default: {TEST_CACHE}]")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. [default: {LABELS}, else folders]")] = None,
     id_column: Annotated[str, typer.Option(help="Its column of ids.")] = "id",
@@ -239,9 +236,7 @@ def submit(
     ctx: typer.Context,
     run: Annotated[list[str], typer.Option(help="Run folders; several are averaged.")] = ["runs/latest"],
     features: Annotated[Path, typer.Option(help="Cache of the test images.")] = TEST_CACHE,
-    sample: Annotated[
-        Path | None, typer.Option(help=f"Sample submission: rows, order, columns. [default: {SAMPLE}]")
-    ] = None,
+    sample: Annotated[Path | None, typer.Option(help=f"Rows, order, columns. [default: {SAMPLE}]")] = None,
     out: Annotated[Path, typer.Option(help="Where the submission goes.")] = Path("submission.csv"),
     probabilities: Annotated[Path | None, typer.Option(help="Where a CSV of probabilities goes.")] = None,
     heads: Heads = [],

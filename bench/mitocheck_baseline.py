@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from features_cache.reader import FeatureCache
 
-GRID = (1e-4, 1e-3, 1e-2, 1e-1)
+GRID = (1e-3, 1e-2, 1e-1)
 
 
 def predict_fold(
@@ -32,7 +32,7 @@ def predict_fold(
     inner: StratifiedGroupKFold | StratifiedKFold = StratifiedKFold(3, shuffle=True, random_state=0)
     if groups is not None:
         inner = StratifiedGroupKFold(3, shuffle=True, random_state=0)
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, tol=1e-3))
     search = GridSearchCV(model, {"logisticregression__C": list(GRID)}, cv=inner, scoring="f1_weighted")
     search.fit(X[train], labels[train], groups=None if groups is None else groups[train])
     predicted: NDArray[np.str_] = search.predict(X[held_out])

@@ -12,13 +12,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
 from heads.catalogue import HEADS, Head, make_head
+from heads.class_weights import ClassWeight, sample_weights
 from heads.ensemble import average_views
 from heads.folds import Fold, inner_folds
 from heads.labels import Indices
 from heads.metrics import image_losses
 from heads.mlp import MLPHead
 from heads.ridge import RidgeHead
-from heads.weights import ClassWeight, sample_weights
 
 Features = NDArray[np.float32]
 _TEMPERATURES = (0.02, 20.0)

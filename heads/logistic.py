@@ -121,23 +121,22 @@ class _Objective:
         self.n_classes = len(rows.classes)
         n_columns = self.X.shape[1]
         self.n_unknowns = (n_columns + 1) * self.n_classes
-        moment = torch.eye(n_columns, dtype=self.X.dtype)
+        # Fewer rows than columns: a factor would cost more than the steps that it saves.
+        self.factor: torch.Tensor | None = None
         if n_columns <= len(self.X):
+            moment = torch.eye(n_columns, dtype=self.X.dtype)
             for start in range(0, len(self.X), _CHUNK_ROWS):
                 part = slice(start, start + _CHUNK_ROWS)
                 weighted = self.X[part] * (_CURVATURE * self.weights[part])[:, None]
                 moment += weighted.T @ self.X[part]
             self.factor = torch.linalg.cholesky(moment)
-        else:
-            # Fewer rows than columns: the factor would cost more than the steps that it saves.
-            self.factor = moment
         self.intercept_scale = float(1 / torch.sqrt(_CURVATURE * self.weights.sum()))
 
     def unpack(self, unknowns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return coefficients (n_columns, n_classes) and intercepts (n_classes,)."""
         unknowns = unknowns.to(self.X.dtype)
         whitened = unknowns[: -self.n_classes].reshape(-1, self.n_classes)
-        coef = torch.linalg.solve_triangular(self.factor.T, whitened, upper=True)
+        coef = whitened if self.factor is None else torch.linalg.solve_triangular(self.factor.T, whitened, upper=True)
         return coef, unknowns[-self.n_classes :] * self.intercept_scale
 
     def __call__(self, unknowns: Float64) -> tuple[float, Float64]:
@@ -149,6 +148,8 @@ class _Objective:
         slope = log_probabilities.exp_()
         slope.scatter_add_(1, self.true, torch.full_like(self.weights, -1)[:, None])
         slope *= self.weights[:, None]
-        gradient = torch.linalg.solve_triangular(self.factor, self.X.T @ slope + coef, upper=False)
+        gradient = self.X.T @ slope + coef
+        if self.factor is not None:
+            gradient = torch.linalg.solve_triangular(self.factor, gradient, upper=False)
         flat = torch.cat([gradient.reshape(-1), slope.sum(dim=0) * self.intercept_scale])
         return float(value), flat.double().numpy()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features_cache.progress import Progress
 from heads.catalogue import Head, make_head
 from heads.choosing import Choice, Features, TrainingImages, choose
 from heads.ensemble import average_views
 from heads.folds import Fold
 
-Progress = Callable[[str, int, int], None]
 Probabilities = NDArray[np.float32]
 
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from features_cache.errors import OptionError, did_you_mean
+from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
 from heads import report
@@ -25,18 +26,14 @@ from heads.fitted import FittedHead
 from heads.folds import Fold, check_folds, make_folds
 from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
 from heads.metrics import HEADLINE, headline, score
-from heads.out_of_fold import OutOfFold, Progress, fit_chosen, out_of_fold
+from heads.out_of_fold import OutOfFold, fit_chosen, out_of_fold
 from heads.run_folder import Run, any_random, choose_folder, list_runs, publish_run
 from heads.settings import FitSettings
 
 __all__ = ["FitSettings", "Run", "fit_heads", "list_runs"]
 
 
-def _silent(_what: str, _done: int, _total: int) -> None:
-    """Report nothing."""
-
-
-def fit_heads(settings: FitSettings, progress: Progress = _silent) -> Run:
+def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     """Fit heads on cached features, honestly estimated, and leave a run folder behind.
 
     Parameters

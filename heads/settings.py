@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from features_cache.errors import OptionError
 from heads.catalogue import check_heads
-from heads.weights import ClassWeight
+from heads.class_weights import ClassWeight
 
 Views = Literal["all", "0"]
 

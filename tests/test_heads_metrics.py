@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
+from heads.class_weights import balanced_class_weights
 from heads.metrics import bootstrap_intervals, headline, per_class, score
-from heads.weights import balanced_class_weights
 
 
 @settings(max_examples=60, deadline=None)
