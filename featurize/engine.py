@@ -34,6 +34,10 @@ class Engine:
         self._seed = recipe.seed
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
+        if execution.device == "cuda" and recipe.precision == "float32":
+            # The recipe promises float32; TF32 keeps 10 bits of the mantissa.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
         self._networks = [
             lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
             .to(self._device)
