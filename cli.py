@@ -40,15 +40,8 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     return file
 
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        is_eager=True,
-        callback=_configured,
-        help=f"Defaults, one section a command. [default: {CONFIG_NAME}]",
-    ),
-]
+_CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. [default: {CONFIG_NAME}]")
+Config = Annotated[Path | None, _CONFIG]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where something stands already.")]
 Heads = Annotated[list[str], typer.Option("--heads", help="Names, comma-separated or repeated.")]
@@ -291,6 +284,7 @@ def evaluate(
             group_column=group_column,
         )
     )
+    _say(ctx, [f"warning: {text}" for text in metrics["warnings"]])
     if as_json:
         _print([json.dumps(metrics)])
     else:
@@ -300,6 +294,7 @@ def evaluate(
 @app.command(epilog="Example: cli runs")
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder of run folders.")] = Path("runs"),
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """List runs with their headline figures side by side."""
@@ -313,7 +308,7 @@ def runs(
 
 
 @app.command(epilog="Example: cli backbones")
-def backbones(as_json: AsJson = False) -> None:
+def backbones(config: Config = None, as_json: AsJson = False) -> None:
     """List the networks: columns, weights, licence, and whether their weights are on this machine."""
     from featurize import report
     from featurize.backbones import list_backbones
@@ -325,6 +320,7 @@ def backbones(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: cli inspect features/train.h5")
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="H5", help="A cache.")],
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a cache holds: blocks, recipes, digests, shapes, statuses."""

@@ -116,29 +116,29 @@ def read_section(
         if isinstance(value, dict) or (isinstance(value, list) and not options[key].many):
             msg = f"{path}: [{section}] {key} is a {'table' if isinstance(value, dict) else 'list'}; expected one value"
             raise OptionError(msg)
-        defaults[key] = _understood(value, options[key], path.parent)
+        defaults[key] = _understood(value, options[key], path)
     return defaults
 
 
-def _understood(value: Any, option: Option, folder: Path) -> Any:  # noqa: ANN401 - whatever TOML holds
+def _understood(value: Any, option: Option, file: Path) -> Any:  # noqa: ANN401 - whatever TOML holds
     if option.many:
-        values = value if isinstance(value, list) else [value]
-        return [_understood(item, Option(many=False, kind=option.kind), folder) for item in values]
+        values = value if isinstance(value, list) else value.split(",") if isinstance(value, str) else [value]
+        return [_understood(item, Option(many=False, kind=option.kind), file) for item in values]
     if not isinstance(value, str):
         return value
     if option.kind == "path":
-        return _path(value, folder)
+        return _path(value, file)
     if option.kind == "weights" and value not in {"imagenet", "random"}:
-        name, equals, file = value.rpartition("=")
-        return f"{name}{equals}{_path(file, folder)}"
+        name, equals, place = value.rpartition("=")
+        return f"{name}{equals}{_path(place, file)}"
     return value
 
 
-def _path(text: str, folder: Path) -> str:
+def _path(text: str, file: Path) -> str:
     """Resolve a path of the file: variables of the environment are filled in, relative ones begin at the file's folder."""
     filled = os.path.expandvars(text)
     missing = re.search(r"\$\{?(\w+)", filled)
     if missing:
-        msg = f"{folder / CONFIG_NAME}: {text!r} needs the environment variable {missing[1]}; type `export {missing[1]}=...` first"
+        msg = f"{file}: {text!r} needs the environment variable {missing[1]}; type `export {missing[1]}=...` first"
         raise OptionError(msg)
-    return str(folder / filled)
+    return str(file.parent / filled)

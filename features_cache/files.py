@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from features_cache.errors import DiskFull, InputError, PermafeatError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
+_LEFT_FOR_DEAD_S = 3600.0
 TEMPORARY_PREFIX = ".permafeat-"
 
 
@@ -105,7 +107,7 @@ def publish(
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent, disk)
         descriptor = disk.create(temporary)
         try:
             try:
@@ -131,6 +133,14 @@ def publish(
             msg = f"{path}: cannot be written ({error.strerror}); choose another folder with --out"
             raise InputError(msg) from error
         raise
+
+
+def _make_folder(folder: Path, disk: Disk) -> None:
+    """Make a folder and those above it, each entry durable: a part in a folder that a power cut took is lost."""
+    if not folder.is_dir():
+        _make_folder(folder.parent, disk)
+        folder.mkdir(exist_ok=True)
+        disk.fsync_folder(folder.parent)
 
 
 def _write_all(disk: Disk, descriptor: int, data: memoryview) -> None:
@@ -164,9 +174,12 @@ def _give_name(disk: Disk, temporary: Path, path: Path, *, replace: bool) -> boo
 def remove_leftovers(folder: Path) -> int:
     """Remove the temporary files that killed writers left in a folder; return how many.
 
-    Only call it where no other writer is at work.
+    Younger ones than an hour stay: another writer may be at work on them.
     """
-    leftovers = list(folder.glob(f"{TEMPORARY_PREFIX}*"))
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+    n_removed = 0
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _LEFT_FOR_DEAD_S:
+                path.unlink()
+                n_removed += 1
+    return n_removed

@@ -209,6 +209,10 @@ def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
     """
     ways_out = f"Finish it with its own options, or begin anew with --overwrite, or choose another --out ({folder})"
     require_same_recipes(found.blocks, wanted.blocks, f"the unfinished run. {ways_out}")
+    if found.execution.device != wanted.execution.device:
+        began, now = found.execution.device, wanted.execution.device
+        msg = f"the unfinished run began with --device {began}; this one would go on with {now}. {ways_out}"
+        raise OutputExists(msg)
     if found.n_views != wanted.n_views:
         msg = f"the unfinished run makes {found.n_views} views an image; {wanted.n_views} are asked for. {ways_out}"
         raise OutputExists(msg)

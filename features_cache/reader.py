@@ -12,13 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_cache.errors import CacheIncomplete, CacheMissing, ForeignCache, OptionError, did_you_mean
-from features_cache.layout import read_json
+from features_cache.layout import HASH_BYTES, read_json
 from features_cache.recipe import Block
 from features_cache.seal import CACHE_MAGIC, read_seal
 from features_cache.status import Status
 from features_cache.writer import parts_folder
 
-_DATASETS = {"features": "f", "ids": "S", "status": "u", "content_hash": "u", "blocks": "u"}
+_DATASETS = {
+    "features": ("float16", "float32"),
+    "ids": ("bytes",),
+    "status": ("uint8",),
+    "content_hash": ("uint8",),
+    "blocks": ("uint8",),
+}
 _SLAB_BYTES = 64 << 20
 
 Rows = NDArray[np.intp] | slice | None
@@ -84,6 +90,7 @@ class FeatureCache:
             self.status: NDArray[np.uint8] = self._file["status"][()]
             self.content_hash: NDArray[np.uint8] = self._file["content_hash"][()]
             self.blocks = tuple(Block.from_json(fields) for fields in read_json(self._file["blocks"]))
+            _check_contents(path, self.ids, self.blocks, self.n_columns)
         except BaseException:
             self._file.close()
             raise
@@ -179,12 +186,12 @@ def _check_members(path: Path, file: h5py.File) -> None:
     if names != set(_DATASETS):
         msg = f"{path}: holds {sorted(names)}; expected {sorted(_DATASETS)}. It is not a cache of ours; refused"
         raise ForeignCache(msg)
-    for name, kind in _DATASETS.items():
+    for name, types in _DATASETS.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             msg = f"{path}: {name} is a link to somewhere else; refused"
             raise ForeignCache(msg)
         member: Any = file[name]
-        if not isinstance(member, h5py.Dataset) or member.dtype.kind != kind or member.dtype.hasobject:
+        if not isinstance(member, h5py.Dataset) or not member.dtype.name.startswith(types):
             msg = f"{path}: {name} is not the array that the format describes; refused"
             raise ForeignCache(msg)
         creation = member.id.get_create_plist()
@@ -195,6 +202,16 @@ def _check_members(path: Path, file: h5py.File) -> None:
             msg = f"{path}: {name} declares {member.nbytes} bytes and stores {member.id.get_storage_size()}; refused"
             raise ForeignCache(msg)
     n_images = file["features"].shape[0] if file["features"].ndim == 3 else -1
-    if {len(file[name]) for name in ("ids", "status", "content_hash")} != {n_images}:
+    shapes = {"ids": (n_images,), "status": (n_images,), "content_hash": (n_images, HASH_BYTES)}
+    if any(file[name].shape != shape for name, shape in shapes.items()):
         msg = f"{path}: ids, status, content_hash and features do not have the same number of images; refused"
+        raise ForeignCache(msg)
+
+
+def _check_contents(path: Path, ids: tuple[str, ...], blocks: tuple[Block, ...], n_columns: int) -> None:
+    if len(set(ids)) != len(ids):
+        msg = f"{path}: {len(ids) - len(set(ids))} ids occur twice; it is not a cache of ours; refused"
+        raise ForeignCache(msg)
+    if [block.start for block in blocks] + [n_columns] != [0, *(block.stop for block in blocks)]:
+        msg = f"{path}: its blocks do not cover its {n_columns} columns; it is not a cache of ours; refused"
         raise ForeignCache(msg)

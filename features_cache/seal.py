@@ -88,9 +88,13 @@ def read_seal(path: Path, magic: bytes) -> Seal:
     FileNotFoundError
         If there is no file.
     """
-    with path.open("rb") as file:
-        raw = file.read(SEAL_BYTES)
-        n_bytes = file.seek(0, 2)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SEAL_BYTES)
+            n_bytes = file.seek(0, 2)
+    except PermissionError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); ask its owner for permission"
+        raise CacheDamaged(msg) from error
     if len(raw) < SEAL_BYTES or not raw.startswith(magic):
         msg = f"{path}: not a permafeat file (it does not begin with {magic.strip().decode()!r}); refused"
         raise ForeignCache(msg)

@@ -28,8 +28,8 @@ def parts_folder(path: Path) -> Path:
     return path.with_suffix(".parts")
 
 
-def finish(path: Path, parts: Parts, *, replace: bool = False, disk: Disk = DISK) -> None:
-    """Join all parts to the final file, publish it, check every byte of it, then remove the parts.
+def publish_cache(path: Path, parts: Parts, *, replace: bool = False, disk: Disk = DISK) -> None:
+    """Join all parts to the final file, publish it, and check every byte of it; the parts are the caller's to remove.
 
     Memory is bounded by one part, and by ids, statuses and hashes of all images.
 
@@ -75,7 +75,6 @@ def finish(path: Path, parts: Parts, *, replace: bool = False, disk: Disk = DISK
         replace=replace,
         disk=disk,
     )
-    parts.remove()
 
 
 def write_cache(

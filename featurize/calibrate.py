@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from features_cache.files import publish
+from features_cache.recipe import digest_of
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
 from featurize.weights import load_state, sha256_of_state
 
@@ -24,7 +25,7 @@ CALIBRATION_IMAGES = 64
 
 
 def random_backbone(
-    name: str, size_px: int, seed: int, kept_in: Path, images: Callable[[], Tensor]
+    name: str, size_px: int, seed: int, channels: Sequence[str], kept_in: Path, images: Callable[[], Tensor]
 ) -> tuple[Backbone, str]:
     """Build a seeded network and set its batch-norm statistics, or load those set before.
 
@@ -36,6 +37,8 @@ def random_backbone(
         Side of its input.
     seed : int
         With the name, fixes the weights.
+    channels : sequence of str
+        Names of stacked channel files.
     kept_in : Path
         Folder of the state files.
     images : callable
@@ -51,7 +54,9 @@ def random_backbone(
         backbone = build_backbone(name, size_px, None)
     norms = {key: module for key, module in backbone.named_modules() if isinstance(module, _BatchNorm)}
     if norms:
-        path = kept_in / f"{name}.safetensors"
+        # Other statistics for other inputs; the images are not in the name, so that an extended set loads the same.
+        inputs = digest_of([size_px, seed, list(channels)])[:8]
+        path = kept_in / f"{name}-{inputs}.safetensors"
         if not path.is_file():
             _set_statistics(backbone, list(norms.values()), images())
             state = {key: value for key, value in backbone.state_dict().items() if ".running_" in key}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
 from features_cache.status import Status
 from featurize.settings import MAX_PIXELS
@@ -110,15 +111,8 @@ def decode(raw: bytes, *, suffix: str = "", max_pixels: int = MAX_PIXELS) -> Dec
     BadImage
         If it is not an image, truncated, too large, of an unsupported kind, or holds NaN or infinite pixels.
     """
-    try:
-        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise _not_an_image(raw) from error
-    except Exception as error:
-        raise BadImage(Status.TRUNCATED, f"damaged header ({error})") from error
+    image = _identified(raw, max_pixels)
     width, height = image.size
-    if width * height > max_pixels:
-        raise BadImage(Status.TOO_LARGE, f"{width} x {height} pixels; at most {max_pixels} (--max-pixels)")
     try:
         turned = image.getexif().get(_ORIENTATION, 1) != 1  # asked first: loading a TIFF turns it, and forgets
         n_frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -137,6 +131,28 @@ def decode(raw: bytes, *, suffix: str = "", max_pixels: int = MAX_PIXELS) -> Dec
         notes.append("smaller than 8 px or longer than 8:1")
     pixels, note = _pixels(upright, str(image.format))
     return Decoded(pixels, (*notes, *note))
+
+
+def _identified(raw: bytes, max_pixels: int) -> ImageFile:
+    """Read the header, and refuse what must not be decoded."""
+    try:
+        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise _not_an_image(raw) from error
+    except Exception as error:
+        raise BadImage(Status.TRUNCATED, f"damaged header ({error})") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImage(Status.TOO_LARGE, f"{width} x {height} pixels; at most {max_pixels} (--max-pixels)")
+    if image.mode not in {"I", "F"} and not image.mode.startswith("I;16") and _is_16_bit(image):
+        deep = f"16 bits a channel in one {image.format} of mode {image.mode}"
+        raise BadImage(Status.UNSUPPORTED, f"{deep}; expected 8 (or one grey 16-bit file a channel)")
+    return image
+
+
+def _is_16_bit(image: ImageFile) -> bool:
+    """Whether the file holds 16 bits a channel, of which Pillow would quietly drop the lower 8."""
+    return any("16" in str(tile[3]) for tile in image.tile)
 
 
 def _pixels(image: Image.Image, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -47,7 +47,9 @@ def stop_on_signals() -> Iterator[StopFlag]:
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
-    before = {number: signal.signal(number, flag.receive) for number in _SIGNALS}
+    # What nohup or a shell told the process to ignore stays ignored.
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, flag.receive) for number in wanted}
     try:
         yield flag
     finally:

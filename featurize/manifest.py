@@ -74,7 +74,7 @@ def read_ids(path: Path, id_column: str | None) -> WantedIds:
     path : Path
         The CSV.
     id_column : str or None
-        The column of ids; the first column if None.
+        The column of ids; the one named ``id`` in any case, else the first, if None.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def read_ids(path: Path, id_column: str | None) -> WantedIds:
         If a path leaves the images' folder.
     """
     table = read_table(path)
-    column = table.columns[0] if id_column is None else id_column
+    column = id_column or next((name for name in table.columns if name.lower() == "id"), table.columns[0])
     require_column(path, list(table.columns), column)
     blank = [int(line) for line in table.index[table[column] == ""]]
     if blank:
@@ -191,9 +191,8 @@ def _walk(root: Path) -> Iterator[Path]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
-                if entry.is_symlink() and not path.resolve().is_relative_to(inside):
-                    msg = f"{path}: a link out of {root}; refused. Copy the images in, or name the folder itself"
-                    raise UnsafePath(msg)
+                if entry.is_symlink():
+                    _require_sound_link(path, root, inside)
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(path)
                 elif path.suffix.lower() in EXTENSIONS:
@@ -201,6 +200,17 @@ def _walk(root: Path) -> Iterator[Path]:
                         msg = f"{path}: not a regular file (a pipe, device or folder link); refused"
                         raise UnsafePath(msg)
                     yield path.relative_to(root)
+
+
+def _require_sound_link(path: Path, root: Path, inside: Path) -> None:
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        msg = f"{path}: a link that leads nowhere or in a circle; refused. Remove it"
+        raise UnsafePath(msg) from error
+    if not target.is_relative_to(inside):
+        msg = f"{path}: a link out of {root}; refused. Copy the images in, or name the folder itself"
+        raise UnsafePath(msg)
 
 
 def _single_files(root: Path) -> dict[str, tuple[Path | None, ...]]:
@@ -272,21 +282,29 @@ def _join(
                 f"{root}: id {image_id!r} fits {len(keys)} files ({listed(sorted(keys), 5)}); use relative paths as ids"
             )
             raise ImagesMissing(msg)
+        if keys & used:
+            msg = f"{root}: two ids in {wanted.table} name the file {min(keys)!r} (one of them {image_id!r}); remove one row"
+            raise ImagesMissing(msg)
         for key in keys:
             chosen[image_id] = found[key]
             used.add(key)
         if not keys:
             missing.append(image_id)
-    unused = sorted(set(found) - used)
+    told = _told(wanted, missing, sorted(set(found) - used))
+    unused = len(found) > len(used)
+    if not chosen or (missing and extra != "ignore both") or (unused and extra == "error"):
+        msg = f"{root}: {'; '.join(told)}. Complete the folder or the table, or leave them out with --ignore-unlabelled"
+        raise ImagesMissing(msg)
+    return chosen, (*wanted.warnings, *(f"{root}: {text}; left out" for text in told))
+
+
+def _told(wanted: WantedIds, missing: Sequence[str], unused: Sequence[str]) -> list[str]:
     told = []
     if missing:
         told.append(f"{len(missing)} of {len(wanted.paths)} ids in {wanted.table} have no image ({listed(missing, 5)})")
     if unused:
         told.append(f"{len(unused)} images have no row in {wanted.table} ({listed(unused, 5)})")
-    if not chosen or (missing and extra != "ignore both") or (unused and extra == "error"):
-        msg = f"{root}: {'; '.join(told)}. Complete the folder or the table, or leave them out with --ignore-unlabelled"
-        raise ImagesMissing(msg)
-    return chosen, (*wanted.warnings, *(f"{root}: {text}; left out" for text in told))
+    return told
 
 
 def _source(root: Path, path: Path | None) -> SourceFile:

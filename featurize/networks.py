@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from features_cache.errors import WeightsMismatch
+from features_cache.errors import OptionError, WeightsMismatch, did_you_mean
 from features_cache.recipe import Block, Precision, Recipe
 from featurize.augment import AUGMENTATION, FILL
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone, shape_of
@@ -60,6 +60,10 @@ def find_networks(
         If weights are missing or wrong, or a network does not take the size.
     """
     choice = parse_weights(settings.weights)
+    for name, _ in choice.files:
+        if name not in settings.backbones:
+            msg = f"--weights {name}=FILE: no such network in --backbone{did_you_mean(name, settings.backbones)}"
+            raise OptionError(msg)
     networks: list[Network] = []
     start = 0
     for name in settings.backbones:
@@ -73,7 +77,9 @@ def find_networks(
         else:
             file = None
             kept_in = settings.out / RANDOM_STATES
-            backbone, sha256 = random_backbone(name, settings.size_px, settings.seed, kept_in, calibration_images)
+            backbone, sha256 = random_backbone(
+                name, settings.size_px, settings.seed, settings.channels, kept_in, calibration_images
+            )
             build = functools.partial(_built, backbone)
         recipe = _recipe(settings, name, sha256, precision, tap=shape.tap, pretrained=choice.pretrained)
         networks.append(

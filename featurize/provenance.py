@@ -9,9 +9,10 @@ import json
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from features_cache.errors import listed
@@ -19,9 +20,13 @@ from features_cache.files import publish
 from features_cache.parts import Parts
 from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
+from features_cache.recipe import digest_of
 from features_cache.status import Status
+from featurize.channels import load_image
+from featurize.decode import BadImage
 from featurize.networks import Network
 
+_SOURCES = "sources_digest"
 _LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors")
 
 
@@ -63,8 +68,8 @@ def write_provenance(
         torch.cuda.get_device_name() if plan.execution.device == "cuda" else platform.processor() or platform.machine()
     )
     record = {
-        "program": f"permafeat {version('permafeat')}",
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "program": f"permafeat {_version('permafeat')}",
+        "libraries": {name: _version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
         "hardware": card,
         "execution": dataclasses.asdict(plan.execution),
@@ -73,8 +78,61 @@ def write_provenance(
         "images_computed_by_the_last_run": n_computed,
         "seconds_of_the_last_run": round(wall_s, 3),
         "conversions": dict(notes),
+        _SOURCES: _sources_digest(plan),
     }
     publish(path.with_suffix(".json"), [json.dumps(record, indent=2).encode()], replace=True)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _sources_digest(plan: Plan) -> str:
+    return digest_of([[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in plan.sources])
+
+
+def changed_images(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -> list[str]:
+    """Find images that are no longer those that a cache was made from.
+
+    Names, sizes and times are compared first, as one digest; only where they differ are the files read, and only a changed
+    content counts. An image that was quarantined has changed if it can be read now.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+        Open; with the plan's ids.
+    root : Path
+        Folder of the images.
+    plan : Plan
+        What would be computed now.
+    max_pixels : int
+        Largest image that would be decoded.
+
+    Returns
+    -------
+    list of str
+        Ids.
+    """
+    try:
+        known = json.loads(cache.path.with_suffix(".json").read_bytes()).get(_SOURCES)
+    except (OSError, ValueError, AttributeError):
+        known = None
+    if known == _sources_digest(plan):
+        return []
+    changed = []
+    for image_id, sources, digest, good in zip(plan.ids, plan.sources, cache.content_hash, cache.good, strict=True):
+        try:
+            loaded = load_image(root, sources, plan.blocks[0].recipe.channels, max_pixels)
+        except BadImage:
+            if good:
+                changed.append(image_id)
+            continue
+        if not good or not np.array_equal(loaded.content_hash, digest):
+            changed.append(image_id)
+    return changed
 
 
 def same_bytes(paths: Sequence[Path]) -> list[str]:

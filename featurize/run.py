@@ -9,20 +9,29 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from features_cache.errors import CacheError, OutputExists, Refused, TooManyBadImages, WeightsMismatch
+from features_cache.errors import (
+    CacheError,
+    ImageChanged,
+    OutputExists,
+    PermafeatError,
+    Refused,
+    TooManyBadImages,
+    WeightsMismatch,
+    listed,
+)
 from features_cache.files import remove_leftovers
 from features_cache.layout import Rows
 from features_cache.parts import Parts
-from features_cache.plan import Plan, require_same_recipes, settle_plan
+from features_cache.plan import Plan, plan_in, require_same_recipes, require_same_work, settle_plan
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.status import Status
-from features_cache.writer import finish, parts_folder
+from features_cache.writer import parts_folder, publish_cache
 from featurize.backbones import Backbone
 from featurize.engine import Engine
 from featurize.interrupt import StopFlag, stop_on_signals
 from featurize.pipeline import Reader, compute_unit, first_unit_fault
-from featurize.provenance import same_bytes, write_provenance, write_quarantine
+from featurize.provenance import changed_images, same_bytes, write_provenance, write_quarantine
 from featurize.settings import FeaturizeSettings
 from featurize.summary import SplitSummary, Summary
 from featurize.work import Work, plan_work, require_space
@@ -55,7 +64,8 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
             _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
             for split, manifest in work.manifests.items()
         ]
-        splits = tuple(_featurize_split(job, work) for job in jobs)
+        to_do = _jobs_to_do(jobs)
+        splits = tuple(_featurize_split(job, work, missing=job in to_do) for job in jobs)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
     warnings += same_bytes([job.path for job in jobs])
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
@@ -74,27 +84,68 @@ class _Job:
     progress: Progress
 
 
-def _featurize_split(job: _Job, work: Work) -> SplitSummary:
-    began = time.monotonic()
-    if job.path.exists() and not job.settings.overwrite:
-        _require_complete(job.path, job.wanted)
-        # A kill between publishing and tidying up leaves parts that nobody needs.
+def _jobs_to_do(jobs: list[_Job]) -> list[_Job]:
+    """Find the splits that have to be computed, wholly or in part.
+
+    ``--overwrite`` means all of them, unless an earlier ``--overwrite`` was stopped on the way: what that one finished
+    stays, what it left is taken up. Its mark is a plan for every split that it still owes.
+    """
+    if not any(job.settings.overwrite for job in jobs):
+        return [job for job in jobs if not job.path.exists()]
+    if any(_is_owed(job) for job in jobs):
+        return [job for job in jobs if _is_owed(job) or not _is_complete(job)]
+    for job in jobs:
         shutil.rmtree(parts_folder(job.path), ignore_errors=True)
+        settle_plan(parts_folder(job.path), job.wanted)
+    return jobs
+
+
+def _is_owed(job: _Job) -> bool:
+    """Whether an unfinished run has a plan for this very work."""
+    folder = parts_folder(job.path)
+    try:
+        found = plan_in(folder)
+        if found is not None:
+            require_same_work(found, job.wanted, folder)
+    except PermafeatError:
+        return False
+    return found is not None
+
+
+def _is_complete(job: _Job) -> bool:
+    try:
+        _require_complete(job)
+    except PermafeatError:
+        return False
+    return True
+
+
+def _featurize_split(job: _Job, work: Work, *, missing: bool) -> SplitSummary:
+    began = time.monotonic()
+    job.flag.check()
+    if not missing:
+        _require_complete(job)
+        if _is_owed(job) and not job.settings.overwrite:
+            shutil.rmtree(parts_folder(job.path))  # killed between publishing and tidying up
         job.progress(job.split, len(job.wanted.ids), len(job.wanted.ids))
         return _summary(job, n_computed=0, began=began, notes=Counter())
-    require_space(job.settings.out, job.wanted)
+    require_space(job.settings.out, job.wanted, parts_folder(job.path))
     backbones = work.build()
-    parts = _begin(job)
+    plan = settle_plan(parts_folder(job.path), job.wanted)
+    remove_leftovers(parts_folder(job.path))
+    parts = Parts(parts_folder(job.path), plan)
     n_computed, notes = _compute_missing(job, parts, backbones)
+    publish_cache(job.path, parts, replace=job.settings.overwrite)
     write_quarantine(job.path, parts)
     wall_s = time.monotonic() - began
-    write_provenance(job.path, parts.plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=notes)
-    finish(job.path, parts, replace=job.settings.overwrite)
+    write_provenance(job.path, plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=notes)
+    parts.remove()
     return _summary(job, n_computed=n_computed, began=began, notes=notes)
 
 
-def _require_complete(path: Path, wanted: Plan) -> None:
-    """Check that what stands at the output's place is a cache that holds all that is asked for."""
+def _require_complete(job: _Job) -> None:
+    """Check that what stands at the output's place is a cache of these very images that holds all that is asked for."""
+    path, wanted = job.path, job.wanted
     ways_out = "Type --overwrite to compute it anew, or choose another --out"
     try:
         cache = FeatureCache(path)
@@ -110,16 +161,10 @@ def _require_complete(path: Path, wanted: Plan) -> None:
         if cache.n_views < wanted.n_views:
             msg = f"{path}: holds {cache.n_views} views an image; {wanted.n_views} are asked for. {ways_out}"
             raise OutputExists(msg)
-
-
-def _begin(job: _Job) -> Parts:
-    """Take up the parts of an unfinished run, or begin anew."""
-    folder = parts_folder(job.path)
-    if job.settings.overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    plan = settle_plan(folder, job.wanted)
-    remove_leftovers(folder)
-    return Parts(folder, plan)
+        changed = changed_images(cache, job.root, wanted, job.settings.max_pixels)
+    if changed:
+        msg = f"{path}: {len(changed)} images are not those that it was made from ({listed(changed)}). {ways_out}"
+        raise ImageChanged(msg)
 
 
 def _compute_missing(job: _Job, parts: Parts, backbones: list[Backbone]) -> tuple[int, Counter[str]]:
@@ -127,6 +172,7 @@ def _compute_missing(job: _Job, parts: Parts, backbones: list[Backbone]) -> tupl
     plan = parts.plan
     found = list(parts.check())
     bad = [line for unit, rows in found if rows for line in _bad_images(plan, unit, rows)]
+    _require_few(bad, job.settings.max_bad, plan, job.root)
     missing = [unit for unit, rows in found if rows is None]
     n_found = len(plan.ids) - sum(len(plan.rows_of(unit)) for unit in missing)
     n_computed = 0

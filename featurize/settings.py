@@ -148,8 +148,9 @@ class FeaturizeSettings:
                 raise OptionError(msg)
             options[name] = None if text == "auto" else int(text)
         settings = cls(**options)
-        labels = settings.train_images.with_name(f"{settings.train_images.name}.csv")
-        sample = settings.test_images.with_name("sample_submission.csv")
+        train = settings.train_images
+        labels = train.with_name(f"{train.name}.csv") if train.name else Path(f"{train.absolute().name}.csv")
+        sample = settings.test_images.parent / "sample_submission.csv"
         return dataclasses.replace(
             settings,
             labels=settings.labels or (labels if labels.is_file() else None),

@@ -132,8 +132,8 @@ def _calibration_images(settings: FeaturizeSettings, manifests: dict[str, Manife
     return torch.stack(images)
 
 
-def require_space(folder: Path, plan: Plan) -> None:
-    """Check that parts and final file fit on the disk side by side.
+def require_space(folder: Path, plan: Plan, parts: Path) -> None:
+    """Check that parts and final file fit on the disk side by side; parts that are there already are counted.
 
     Raises
     ------
@@ -142,7 +142,7 @@ def require_space(folder: Path, plan: Plan) -> None:
     """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    needed = int(2.1 * plan.n_feature_bytes)
+    needed = int(2.1 * plan.n_feature_bytes) - sum(path.stat().st_size for path in parts.glob("*.h5"))
     if free < needed:
         msg = f"{folder}: {free / 1e9:.2f} GB free; {needed / 1e9:.2f} GB needed (parts and final file). Free some, or choose another --out"
         raise InputError(msg)

@@ -99,8 +99,14 @@ def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCac
     fitted = run["settings"]
     group_column = settings.group_column or fitted["group_column"]
     if settings.labels is None:
+        table = labels_from_folders(cache.ids)
         return join_labels(
-            labels_from_folders(cache.ids), cache.ids, cache.good, source=str(settings.features), least_classes=1
+            table,
+            cache.ids,
+            cache.good,
+            source=str(settings.features),
+            exclude_class=[name for name in fitted["exclude_class"] if (table["label"] == name).any()],
+            least_classes=1,
         )
     table, warnings = read_labels(
         settings.labels,

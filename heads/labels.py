@@ -16,7 +16,7 @@ from features_cache.tables import read_table, require_column
 Indices = NDArray[np.int64]
 
 # What people type into a cell that has no label.
-MISSING_LABELS = frozenset({"", "?", "na", "n/a", "nan", "none", "null"})
+MISSING_LABELS = frozenset({"", "?", "nan"})
 _GROUP_NAMES = ("well", "plate", "patient", "slide", "batch")
 _MOST_EXAMPLES = 5
 _CURE = "Complete the CSV, check --id-column, or leave them out with --ignore-unlabelled"

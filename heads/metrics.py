@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from heads.labels import Indices
 
@@ -37,25 +38,30 @@ def confusion_matrix(labels: Indices, predicted: Indices, n_classes: int) -> Ind
     return flat.reshape(n_classes, n_classes)
 
 
-def scores_of_confusion(confusion: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Compute scores from confusion matrices, many at a time.
+def _weighted_counts(weights: NDArray[np.float32], classes: Indices, n_classes: int) -> NDArray[np.float64]:
+    """Add up each resample's weights by class: (n_resamples, n_images) to (n_resamples, n_classes)."""
+    member = csr_matrix((np.ones(len(classes)), (np.arange(len(classes)), classes)), shape=(len(classes), n_classes))
+    counts: NDArray[np.float64] = (member.T @ weights.T.astype(np.float64)).T
+    return counts
+
+
+def scores_of_counts(hits: NDArray[Any], true: NDArray[Any], called: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+    """Compute scores from counts by class, many at a time.
 
     Classes without an image are left out of balanced accuracy; classes without an image or a prediction are left out of
     macro F1 (both as scikit-learn does).
 
     Parameters
     ----------
-    confusion : array, shape (..., n_classes, n_classes)
-        Counts; rows are true classes.
+    hits, true, called : arrays, shape (..., n_classes)
+        Images of the class that were predicted so, images of the class, images predicted so.
 
     Returns
     -------
     dict
         ``balanced_accuracy``, ``accuracy``, ``macro_f1``, ``weighted_f1``: float64 arrays, shape (...).
     """
-    counts = np.asarray(confusion, dtype=np.float64)
-    hits = np.diagonal(counts, axis1=-2, axis2=-1)
-    true, called = counts.sum(-1), counts.sum(-2)
+    hits, true, called = (np.asarray(counts, dtype=np.float64) for counts in (hits, true, called))
     n_images = np.maximum(true.sum(-1), 1)
     recall = np.divide(hits, true, out=np.zeros_like(hits), where=true > 0)
     f1 = np.divide(2 * hits, true + called, out=np.zeros_like(hits), where=true + called > 0)
@@ -88,7 +94,8 @@ def headline(labels: Indices, probabilities: Probabilities) -> dict[str, float]:
         One float for each name in ``HEADLINE``.
     """
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
-    figures = {name: float(value) for name, value in scores_of_confusion(confusion).items()}
+    scores = scores_of_counts(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0))
+    figures = {name: float(value) for name, value in scores.items()}
     return figures | {"log_loss": float(image_losses(labels, probabilities).mean())}
 
 
@@ -128,11 +135,13 @@ def bootstrap_intervals(
     weights = drawn[:, units].astype(np.float32)
     totals = dict.fromkeys(HEADLINE, np.zeros(n_resamples))
     for repeat in probabilities:
-        # A resample's confusion matrix is a weighted count over cells: one matrix product gives all of them.
-        cells = np.zeros((n_images, n_classes * n_classes), dtype=np.float32)
-        cells[np.arange(n_images), labels * n_classes + repeat.argmax(axis=1)] = 1
-        confusion = (weights @ cells).reshape(n_resamples, n_classes, n_classes)
-        scores = scores_of_confusion(confusion)
+        called = repeat.argmax(axis=1)
+        right = np.flatnonzero(labels == called)
+        scores = scores_of_counts(
+            _weighted_counts(weights[:, right], labels[right], n_classes),
+            _weighted_counts(weights, labels, n_classes),
+            _weighted_counts(weights, called, n_classes),
+        )
         losses = image_losses(labels, repeat)
         scores["log_loss"] = (weights @ losses) / np.maximum(weights.sum(axis=1), 1)
         totals = {name: totals[name] + scores[name] / len(probabilities) for name in HEADLINE}

@@ -99,7 +99,8 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     }
     clock.lap("pictures_s")
     progress("writing the run", n_fits, n_fits)
-    publish_run(folder, files, _description(settings, images, blocks, predictions, final, metrics, clock))
+    description = _description(settings, images, blocks, predictions, final, metrics, clock)
+    folder = publish_run(folder, files, description, numbered=settings.out is None)
     return Run(folder=folder, metrics=metrics, warnings=images.warnings)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from features_cache.errors import InputError, OutputExists, RunError
-from features_cache.files import publish
+from features_cache.files import DISK, publish
 from features_cache.recipe import Block
 from heads.fitted import FittedHead, load_head, same_classes
 
@@ -58,7 +59,9 @@ def choose_folder(out: Path | None) -> Path:
     return out
 
 
-def publish_run(folder: Path, files: Mapping[str, bytes], description: Mapping[str, Any]) -> None:
+def publish_run(
+    folder: Path, files: Mapping[str, bytes], description: Mapping[str, Any], *, numbered: bool = False
+) -> Path:
     """Write a run folder beside its place and rename it there.
 
     Parameters
@@ -69,6 +72,13 @@ def publish_run(folder: Path, files: Mapping[str, bytes], description: Mapping[s
         Content by path within the folder.
     description : mapping
         What run.json holds beside the hashes.
+    numbered : bool
+        Whether the next free number will do where another run took the name meanwhile.
+
+    Returns
+    -------
+    Path
+        The folder.
 
     Raises
     ------
@@ -91,14 +101,28 @@ def publish_run(folder: Path, files: Mapping[str, bytes], description: Mapping[s
         for name, content in files.items():
             publish(temporary / name, [content])
         publish(temporary / "run.json", [_json_bytes(run)])
-        try:
-            temporary.rename(folder)
-        except OSError as error:
-            msg = f"{folder}: exists; another run took the name. Type the command again"
-            raise OutputExists(msg) from error
+        folder = _take_name(temporary, folder, numbered=numbered)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     _point_latest(folder)
+    return folder
+
+
+def _take_name(temporary: Path, folder: Path, *, numbered: bool) -> Path:
+    """Rename a whole run to its place, durably."""
+    while True:
+        try:
+            temporary.rename(folder)
+        except OSError as error:
+            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+                raise
+            if not numbered:
+                msg = f"{folder}: exists; another run took the name. Name another with --out"
+                raise OutputExists(msg) from error
+            folder = choose_folder(None)
+        else:
+            DISK.fsync_folder(folder.parent)
+            return folder
 
 
 def _json_bytes(value: object) -> bytes:
@@ -158,6 +182,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not isinstance(run.get("version"), int) or run["version"] > VERSION:
         msg = f"{path}: run format {run.get('version')!r}; this version of permafeat reads up to {VERSION}. Upgrade permafeat"
         raise RunError(msg)
+    lacking = sorted({"heads", "files", "settings", "classes", "blocks", "submissions"} - set(run))
+    if lacking:
+        msg = f"{path}: lacks {', '.join(lacking)}; it was edited. Fit the heads again with `cli fit-heads`"
+        raise RunError(msg)
     return run
 
 
@@ -209,7 +237,11 @@ def load_heads(folder: Path, run: Mapping[str, Any], names: Sequence[str] = ()) 
             raise RunError(msg)
     wanted = list(names) or there
     paths = [folder / "heads" / f"{name}.json" for name in wanted]
-    heads = tuple(load_head(path, sha256=run["files"].get(f"heads/{path.name}")) for path in paths)
+    unlisted = [path.name for path in paths if f"heads/{path.name}" not in run["files"]]
+    if unlisted:
+        msg = f"{folder}: run.json does not list {', '.join(unlisted)}; it was edited. Fit the heads again with `cli fit-heads`"
+        raise RunError(msg)
+    heads = tuple(load_head(path, sha256=run["files"][f"heads/{path.name}"]) for path in paths)
     classes = same_classes(heads, paths)
     if list(classes) != list(run["classes"]):
         msg = f"{paths[0]}: other classes than run.json. Fit the heads again with `cli fit-heads`"

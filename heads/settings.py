@@ -10,6 +10,7 @@ from features_cache.errors import OptionError
 from heads.catalogue import check_heads
 from heads.class_weights import ClassWeight
 
+_SEEDS = 2**31  # scikit-learn's folds and torch's networks both take these
 Views = Literal["all", "0"]
 
 
@@ -75,8 +76,8 @@ class FitSettings:
         if self.folds < 2 or self.repeats < 1:
             msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
             raise OptionError(msg)
-        if self.seed < 0:
-            msg = f"--seed {self.seed}; expected 0 or more"
+        if not 0 <= self.seed < _SEEDS:
+            msg = f"--seed {self.seed}; expected 0 to {_SEEDS - 1}"
             raise OptionError(msg)
         for name, value, allowed in (
             ("views", self.views, ("all", "0")),

@@ -268,7 +268,7 @@ def _check_quarantined(settings: SubmitSettings, ids: Sequence[str], good: NDArr
     if bad and settings.fill_quarantined == "no":
         msg = (
             f"{settings.features}: {len(bad)} of {len(ids)} test images are quarantined ({listed(bad, 5)}); expected features "
-            f"of each. Mend the images and run `cli featurize` again, or give them the training images' class frequencies "
+            f"of each. Mend the images and run `cli featurize --overwrite`, or give them the training images' class frequencies "
             f"with --fill-quarantined prior"
         )
         raise SubmissionError(msg)

@@ -24,7 +24,7 @@ from features_cache.files import Disk, publish, remove_leftovers
 from features_cache.layout import Rows
 from features_cache.parts import Parts
 from features_cache.plan import Execution, Plan, SourceFile, settle_plan
-from features_cache.writer import finish, parts_folder, write_cache
+from features_cache.writer import parts_folder, publish_cache, write_cache
 
 N_IMAGES = 11
 FEATURES = np.random.default_rng(0).normal(size=(N_IMAGES, 2, 8)).astype(np.float16)
@@ -60,7 +60,8 @@ def make(path: Path, disk: Disk) -> None:
     for unit, rows in list(parts.check()):
         if rows is None:
             parts.commit(unit, rows_of(unit))
-    finish(path, parts, disk=disk)
+    publish_cache(path, parts, disk=disk)
+    parts.remove()
 
 
 class KilledError(BaseException):
@@ -202,7 +203,7 @@ def test_finishing_too_early_publishes_nothing(tmp_path: Path) -> None:
     parts = Parts(parts_folder(path), settle_plan(parts_folder(path), plan()))
     parts.commit(0, rows_of(0))
     with pytest.raises(CacheIncomplete, match="run `cli featurize` again to resume"):
-        finish(path, parts)
+        publish_cache(path, parts)
     assert not path.exists()
 
 

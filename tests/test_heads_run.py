@@ -199,7 +199,7 @@ def test_a_mistake_is_told_and_nothing_is_written(project, run, changes, error, 
         ({"folds": 1}, "--folds 1 --repeats 1; expected at least 2 folds"),
         ({"views": "2"}, "--views '2'; expected all or 0"),
         ({"class_weight": "x"}, "--class-weight 'x'; expected balanced or none"),
-        ({"seed": -1}, "--seed -1; expected 0 or more"),
+        ({"seed": -1}, "--seed -1; expected 0 to 2147483647"),
         ({"group_column": "well"}, "--group-column well needs a labels CSV"),
     ],
 )

@@ -78,9 +78,88 @@ def test_two_bad_images_of_six_are_too_many_unless_allowed(project: Path, run_cl
     assert code == 2
     assert "error: data/train: 2 of the images read so far cannot be used, above --max-bad 0.01 of 6" in err
     assert "train1: not an image (empty file)" in err
+    assert run_cli("featurize", *QUICK)[0] == 2, "typed again, they are still too many"
     code, _, err = run_cli("featurize", *QUICK, "--max-bad", "0.5")
     assert code == 4
     assert len(quarantine()) == 2
+
+
+def test_a_mended_or_replaced_image_is_told_and_not_taken_for_the_old_one(project: Path, run_cli: Run) -> None:
+    whole = (TRAIN / "train2.png").read_bytes()
+    (TRAIN / "train2.png").write_bytes(b"")
+    assert run_cli("featurize", *QUICK)[0] == 4
+    assert run_cli("featurize", *QUICK)[0] == 4
+    (TRAIN / "train2.png").write_bytes(whole)
+    picture(99).save("data/test/test1.png")
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 2
+    assert "features/train.h5: 1 images are not those that it was made from ('train2')" in err
+    assert "--overwrite" in err
+    assert run_cli("featurize", *QUICK, "--overwrite")[0] == 0
+    assert not Path("features/train.quarantine.csv").exists()
+
+
+def test_a_copied_folder_with_other_times_is_still_the_same(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    for path in TRAIN.iterdir():
+        os.utime(path, (1, 1))
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 0
+    assert err.count("complete, nothing to compute") == 2
+
+
+def test_an_overwrite_stopped_on_the_way_goes_on_where_it_stopped(project: Path, run_cli: Run) -> None:
+    from features_cache.parts import Parts
+    from features_cache.plan import plan_in
+    from features_cache.reader import FeatureCache as Cache
+
+    assert run_cli("featurize", *QUICK)[0] == 0
+    # As a kill after the training images leaves it: the test images' plan and parts wait.
+    cache_bytes = Path("features/train.h5").read_bytes()
+    from featurize.interrupt import StopFlag
+    from featurize.run import _Job, _jobs_to_do  # the mark is private to the story
+    from featurize.settings import FeaturizeSettings
+    from featurize.work import plan_work
+
+    options = FeaturizeSettings.from_options(
+        backbones=("squeezenet1_1",), weights=("random",), size_px=64, device="cpu", overwrite=True
+    )
+    work = plan_work(options)
+    jobs = [
+        _Job(split, options.out / f"{split}.h5", manifest.root, work.plans[split], options, StopFlag(), lambda *_: None)
+        for split, manifest in work.manifests.items()
+    ]
+    assert [job.split for job in _jobs_to_do(jobs)] == ["train", "test"]
+    assert plan_in(Path("features/train.parts")) == jobs[0].wanted
+    Parts(Path("features/train.parts"), jobs[0].wanted).remove()
+    assert [job.split for job in _jobs_to_do(jobs)] == ["test"]
+    code, _, err = run_cli("featurize", *QUICK, "--overwrite")
+    assert code == 0
+    assert "features/train.h5: 6 images x 1 views x 512 columns, 0.0 MB; complete, nothing to compute" in err
+    assert "3 computed" in err
+    assert Path("features/train.h5").read_bytes() == cache_bytes
+    with Cache(Path("features/test.h5")) as cache:
+        assert cache.n_images == 3
+
+
+def test_two_ids_that_name_one_file_are_an_error(project: Path, run_cli: Run) -> None:
+    with Path("data/train.csv").open("a") as file:
+        file.write("train0.png,a\n")
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 2
+    assert "two ids in data/train.csv name the file 'train0.png'" in err
+
+
+def test_links_that_lead_out_or_nowhere_are_refused(project: Path, run_cli: Run) -> None:
+    (TRAIN / "link.png").symlink_to("nowhere.png")
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 3
+    assert "a link that leads nowhere or in a circle; refused" in err
+    (TRAIN / "link.png").unlink()
+    (TRAIN / "link.png").symlink_to("/etc/hostname")
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 3
+    assert "a link out of data/train; refused" in err
 
 
 def test_nan_pixels_are_quarantined_and_floats_are_never_clipped(project: Path, run_cli: Run) -> None:
@@ -142,6 +221,19 @@ def test_sixteen_bits_are_kept(kind: str) -> None:
     np.testing.assert_array_equal(decoded.pixels, pixels)
     np.testing.assert_allclose(unit_range(decoded.pixels), pixels / 65535, rtol=1e-6)
     assert decoded.notes == ("16-bit divided by 65,535",)
+
+
+def test_sixteen_bit_colour_is_refused_and_not_cut_to_eight() -> None:
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    row = b"\x00" + struct.pack(">6H", 0x01FF, 0x01FF, 0x01FF, 0xFFFF, 0, 0)
+    raw = (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(row))
+        + png_chunk(b"IEND", b"")
+    )
+    with pytest.raises(BadImage, match="16 bits a channel in one PNG of mode RGB"):
+        decode(raw)
 
 
 def test_32_bit_integers_and_several_pages_are_refused_with_a_reason() -> None:
@@ -435,6 +527,7 @@ FLAGS = {
     "bad share": (("--max-bad", "5"), "--max-bad is 5.0; expected a share from 0 to 1"),
     "unknown device": (("--device", "cdua"), "--device is 'cdua'; expected one of auto, cpu, cuda, mps; did you mean 'cuda'?"),
     "unknown dtype": (("--dtype", "int8"), "--dtype is 'int8'; expected one of float16, float32"),
+    "weights of another network": (("--backbone", "resnet18", "--weights", "resnet81=x.pth"), "--weights resnet81=FILE: no such network"),
     "unknown weights": (("--weights", "imagnet"), "--weights 'imagnet'; expected imagenet, random, an existing folder, or NAME=FILE"),
     "two channels": (("--pattern", "{id}_{channel}.png", "--channels", "a,b"), "--channels names 2 (a,b); the networks take three, or one"),
     "channels alone": (("--channels", "a,b,c"), "--channels needs --pattern"),
