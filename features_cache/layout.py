@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -89,12 +89,15 @@ class Rows:
         blake2b-128 of each image's bytes (all its channel files in order); zeros where unreadable.
     reasons : tuple of str, length images
         Why an image was quarantined; empty where it is good.
+    conversions : mapping of str to int
+        How many of the images were converted, by rule.
     """
 
     features: NDArray[np.floating[Any]]
     status: NDArray[np.uint8]
     content_hash: NDArray[np.uint8]
     reasons: tuple[str, ...]
+    conversions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def _little_endian(storage: str) -> np.dtype[Any]:
@@ -183,6 +186,7 @@ def part_image(rows: Rows, *, plan_digest: str, unit: int, first_row: int) -> by
         _plain(file, "status", rows.status)
         _plain(file, "content_hash", rows.content_hash)
         _plain(file, "reasons", _json_bytes(list(rows.reasons)))
+        _plain(file, "conversions", _json_bytes(dict(rows.conversions)))
     return memory.getvalue()[SEAL_BYTES:]
 
 
@@ -193,4 +197,5 @@ def rows_of_part(file: h5py.File) -> Rows:
         status=file["status"][()],
         content_hash=file["content_hash"][()],
         reasons=tuple(read_json(file["reasons"])),
+        conversions=read_json(file["conversions"]),
     )

@@ -119,7 +119,7 @@ def compute_unit(
     images: Sequence[ResizedImage | BadImage],
     engine: Engine,
     check_stop: Callable[[], None],
-) -> tuple[Rows, Counter[str]]:
+) -> Rows:
     """Turn a unit's images into its rows.
 
     Parameters
@@ -137,9 +137,7 @@ def compute_unit(
 
     Returns
     -------
-    rows : Rows
-    notes : Counter of str
-        How many images were converted, by rule.
+    Rows
     """
     ids = [plan.ids[row] for row in plan.rows_of(unit)]
     notes: Counter[str] = Counter()
@@ -164,7 +162,7 @@ def compute_unit(
         for (index, view), vector in zip(here, vectors.numpy(), strict=True):
             features[index, view] = vector
     stored = _quarantine_unstorable(plan, features, status, reasons)
-    return Rows(features=stored, status=status, content_hash=hashes, reasons=tuple(reasons)), notes
+    return Rows(features=stored, status=status, content_hash=hashes, reasons=tuple(reasons), conversions=dict(notes))
 
 
 def _pixels(image: ResizedImage | BadImage) -> Tensor:

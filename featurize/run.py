@@ -126,7 +126,10 @@ def _featurize_split(job: _Job, work: Work, *, missing: bool) -> SplitSummary:
     if not missing:
         _require_complete(job)
         if _is_owed(job) and not job.settings.overwrite:
-            shutil.rmtree(parts_folder(job.path))  # killed between publishing and tidying up
+            # Killed between publishing and tidying up.
+            parts = Parts(parts_folder(job.path), plan_in(parts_folder(job.path)) or job.wanted)
+            write_quarantine(job.path, parts)
+            parts.remove()
         job.progress(job.split, len(job.wanted.ids), len(job.wanted.ids))
         return _summary(job, n_computed=0, began=began, notes=Counter())
     require_space(job.settings.out, job.wanted, parts_folder(job.path))
@@ -170,25 +173,30 @@ def _require_complete(job: _Job) -> None:
 def _compute_missing(job: _Job, parts: Parts, backbones: list[Backbone]) -> tuple[int, Counter[str]]:
     """Compute and commit the units that are not there yet; return how many images that were, and their conversions."""
     plan = parts.plan
-    found = list(parts.check())
-    bad = [line for unit, rows in found if rows for line in _bad_images(plan, unit, rows)]
+    bad: list[str] = []
+    missing: list[int] = []
+    notes: Counter[str] = Counter()
+    for unit, rows in parts.check():
+        if rows is None:
+            missing.append(unit)
+        else:
+            bad += _bad_images(plan, unit, rows)
+            notes += Counter(rows.conversions)
     _require_few(bad, job.settings.max_bad, plan, job.root)
-    missing = [unit for unit, rows in found if rows is None]
     n_found = len(plan.ids) - sum(len(plan.rows_of(unit)) for unit in missing)
     n_computed = 0
-    notes: Counter[str] = Counter()
     job.progress(job.split, n_found, len(plan.ids))
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
     reader = Reader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
     engine = Engine(backbones, plan)
     for unit, images in reader.units(missing):
-        rows, unit_notes = compute_unit(plan, unit, images, engine, job.flag.check)
+        rows = compute_unit(plan, unit, images, engine, job.flag.check)
         fault = first_unit_fault(plan, rows) if n_found + n_computed == 0 else None
         if fault:
             raise WeightsMismatch(fault)
         parts.commit(unit, rows)
         n_computed += len(rows.status)
-        notes += unit_notes
+        notes += Counter(rows.conversions)
         bad += _bad_images(plan, unit, rows)
         job.progress(job.split, n_found + n_computed, len(plan.ids))
         _require_few(bad, job.settings.max_bad, plan, job.root)

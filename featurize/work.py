@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from features_cache.errors import ImagesMissing, InputError
-from features_cache.plan import Execution, Plan
+from features_cache.errors import CacheError, ImagesMissing, InputError, Refused
+from features_cache.plan import Execution, Plan, plan_in
+from features_cache.reader import FeatureCache
+from features_cache.writer import parts_folder
 from featurize.backbones import Backbone, check_backbone
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
 from featurize.decode import BadImage
-from featurize.device import choose_device, choose_precision, micro_batch, unit_images
+from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
 from featurize.engine import Engine
 from featurize.manifest import Extra, Manifest, list_images, read_ids
 from featurize.networks import Network, find_networks
@@ -67,7 +69,7 @@ def plan_work(settings: FeaturizeSettings) -> Work:
         check_backbone(name)
     manifests = find_images(settings)
     device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    precision = choose_precision(_precision_there(settings, device), device)
     networks = find_networks(settings, precision, functools.partial(_calibration_images, settings, manifests))
     execution = Execution(device=device, micro_batch=micro_batch(device), n_threads=torch.get_num_threads())
     plans = {
@@ -82,6 +84,28 @@ def plan_work(settings: FeaturizeSettings) -> Work:
         for split, manifest in manifests.items()
     }
     return Work(manifests=manifests, plans=plans, networks=networks)
+
+
+def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
+    """Let ``--precision auto`` follow a cache or an unfinished run that is there: another machine is no other work."""
+    if settings.precision != "auto" or settings.overwrite:
+        return settings.precision
+    for split in ("train", "test"):
+        path = settings.out / f"{split}.h5"
+        try:
+            if path.is_file():
+                with FeatureCache(path) as cache:
+                    found = cache.blocks[0].recipe.precision
+            else:
+                plan = plan_in(parts_folder(path))
+                if plan is None:
+                    continue
+                found = plan.blocks[0].recipe.precision
+        except (CacheError, Refused):
+            continue  # told where the split is begun
+        if found != "float16" or device != "cpu":
+            return found
+    return settings.precision
 
 
 def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:

@@ -294,3 +294,13 @@ def test_version_and_unknown_commands(run_cli: Run) -> None:
     code, _, err = run_cli("fit-heads", "--heads", "rigde")
     assert code == 2
     assert "did you mean 'ridge'" in err
+
+
+def test_auto_precision_follows_the_cache_that_is_there(inside: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", "--limit", "3", "--out", "carried", "--precision", "float32")[0] == 0
+    code, _, err = run_cli("featurize", "--limit", "3", "--out", "carried")
+    assert code == 0, err
+    assert "complete, nothing to compute" in err
+    code, _, err = run_cli("featurize", "--limit", "3", "--out", "carried", "--precision", "bfloat16")
+    assert code == 2
+    assert "precision: bfloat16 asked for, float32 found" in err
