@@ -42,7 +42,7 @@ HEADS: Mapping[str, HeadKind] = MappingProxyType(
         "ridge": HeadKind(
             head=RidgeHead, chosen="alpha", grid=(3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0), n_inner=3
         ),
-        "logistic": HeadKind(head=LogisticHead, chosen="C", grid=(1e-4, 1e-3, 1e-2, 1e-1), n_inner=1),
+        "logistic": HeadKind(head=LogisticHead, chosen="C", grid=(1e-3, 1e-2, 1e-1), n_inner=2),
         # Before its learning rate has come down an MLP can lead by luck in one inner fold, and lose in the next.
         "mlp": HeadKind(head=MLPHead, chosen="epochs", grid=(8, 9, 10, 11, 12), n_inner=1),
     }

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from heads.rows import check_rows
-from heads.standardise import Float, Standardiser
+from heads.standardise import Float, Standardiser, signed_power
 
 _CHUNK_ROWS = 8192
 
@@ -32,6 +32,7 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """
 
     temperature: float
+    power: float = 1.0  # heads that draw in long tails set their own
     classes_: NDArray[Any]
     n_features_in_: int
     mean_: Float
@@ -47,7 +48,8 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         coef, intercept = torch.from_numpy(self.coef_), torch.from_numpy(self.intercept_)
         parts = []
         for start in range(0, len(X), _CHUNK_ROWS):
-            standard = torch.from_numpy(standardiser.apply(X[start : start + _CHUNK_ROWS])).to(coef.dtype)
+            drawn_in = signed_power(X[start : start + _CHUNK_ROWS], self.power)
+            standard = torch.from_numpy(standardiser.apply(drawn_in)).to(coef.dtype)
             parts.append(torch.addmm(intercept, standard, coef))
         decision: Float = torch.cat(parts).numpy()
         return decision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.optimize import minimize
 
 from heads.linear import LinearHead
 from heads.rows import TrainingRows, check_training
-from heads.standardise import Float, Standardiser
+from heads.standardise import Float, Standardiser, signed_power
 
 Float64 = NDArray[np.float64]
 _CHUNK_ROWS = 8192
@@ -33,6 +34,8 @@ class LogisticHead(LinearHead):
         Weight of the data against the penalty, above 0.
     temperature : float
         Decision values are divided by it before the softmax, above 0; chosen out of fold.
+    power : float
+        Features x become ``sign(x) |x|^power`` before they are standardised, as the MLP head has it; 1 leaves them.
     tolerance : float
         The search stops where a step lowers the objective by less than this share of it.
     max_steps : int
@@ -53,10 +56,16 @@ class LogisticHead(LinearHead):
     """
 
     def __init__(
-        self, C: float = 0.01, temperature: float = 1.0, tolerance: float = 1e-5, max_steps: int = 100
+        self,
+        C: float = 0.01,
+        temperature: float = 1.0,
+        power: float = 0.5,
+        tolerance: float = 1e-5,
+        max_steps: int = 100,
     ) -> None:
         self.C = C
         self.temperature = temperature
+        self.power = power
         self.tolerance = tolerance
         self.max_steps = max_steps
 
@@ -83,7 +92,8 @@ class LogisticHead(LinearHead):
             "tolerance": self.tolerance,
             "max_steps": self.max_steps,
         }
-        rows = check_training(X, y, sample_weight, positive=positive)
+        rows = check_training(X, y, sample_weight, positive=positive | {"power": self.power})
+        rows = dataclasses.replace(rows, X=signed_power(rows.X, self.power))
         standardiser = Standardiser.fit(rows.X)
         objective = _Objective(standardiser.apply(rows.X), rows, self.C)
         found = minimize(

@@ -70,7 +70,7 @@ def test_logistic_reaches_the_loss_of_scikit_learn(rows, C, n_rows):
     standard = StandardScaler().fit_transform(X)
     theirs = LogisticRegression(C=C, tol=1e-10, max_iter=5000).fit(standard, labels, weights)
 
-    ours = LogisticHead(C=C, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
+    ours = LogisticHead(C=C, power=1.0, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
 
     losses = -np.log(theirs.predict_proba(standard)[np.arange(n_rows), labels])
     objective = C * weights @ losses + np.square(theirs.coef_).sum() / 2
