@@ -97,8 +97,11 @@ def pretrained_weights_are_here() -> bool:
 def prepare(folder: Path, scale: Scale | None) -> None:
     """Draw the challenge and write its permafeat.toml, unless an earlier demo did."""
     record = folder / "scale.json"
-    if record.is_file() and (folder / "permafeat.toml").is_file():
-        found = Scale(**json.loads(record.read_text()))
+    found = Scale(**json.loads(record.read_text())) if record.is_file() else None
+    if found and scale and found != scale:
+        print(f"{folder}: holds a demo of another size ({found}); remove it, or name another folder")
+        sys.exit(2)
+    if found:
         print(f"{folder}: reusing the challenge that is there ({found.n_train} training, {found.n_test} test samples)")
         draw_challenge(folder, n_train=found.n_train, n_test=found.n_test)
         return
@@ -126,14 +129,15 @@ def prepare(folder: Path, scale: Scale | None) -> None:
 def score(folder: Path) -> list[str]:
     """Compare the submission with the solution that was kept aside."""
     submission = pd.read_csv(folder / "submission.csv", dtype=str).set_index("id")["label"]
-    solution = pd.read_csv(folder / "solution.csv", dtype=str).set_index("id")["label"]
+    answers = pd.read_csv(folder / "solution.csv", dtype=str).set_index("id")
+    solution, plates = answers["label"], np.unique(answers["plate"], return_inverse=True)[1]
     classes = sorted({*solution, *submission})
     true, called = (
         np.array([classes.index(label) for label in column[solution.index]]) for column in (solution, submission)
     )
     certain = np.eye(len(classes))[called]
     value = headline(true, certain)["balanced_accuracy"]
-    low, high = bootstrap_intervals(true, [certain])["balanced_accuracy"]
+    low, high = bootstrap_intervals(true, [certain], plates)["balanced_accuracy"]
     run = (folder / "runs" / "latest").resolve()
     metrics = json.loads((run / "metrics.json").read_text())
     marked = "RANDOM WEIGHTS, networks that were never trained: " if metrics["random_weights"] else ""
@@ -141,7 +145,7 @@ def score(folder: Path) -> list[str]:
     pictures = ", ".join(path.name for path in sorted(run.glob("*.png")))
     return [
         f"{marked}score of submission.csv on {len(solution)} test samples of other plates:",
-        f"  balanced accuracy {value:.3f} [95 % interval {low:.3f} to {high:.3f}] (chance {1 / solution.nunique():.3f})",
+        f"  balanced accuracy {value:.3f} [95 % interval over plates, {low:.3f} to {high:.3f}] (chance {1 / solution.nunique():.3f})",
         f"  out-of-fold estimate {expected['value']:.3f} [{expected['low']:.3f} to {expected['high']:.3f}]",
         f"report: {run / 'metrics.json'}",
         f"pictures in {run}: {pictures}",
