@@ -8,7 +8,7 @@ DEMO_OPTIONS ?=
 .PHONY: help install demo test test-slow check format clean
 
 help:
-	@echo "make demo       the main job on drawn cells, scored (about 6 minutes after the install)"
+	@echo "make demo       the main job on drawn cells, scored (a few minutes after the install)"
 	@echo "make test       the whole test suite"
 	@echo "make check      format, lint, types, layers"
 	@echo "make format     mend what the formatter can"

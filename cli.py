@@ -40,7 +40,7 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     return file
 
 
-_CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. [default: {CONFIG_NAME}]")
+_CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. (default: {CONFIG_NAME})")
 Config = Annotated[Path | None, _CONFIG]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where something stands already.")]
@@ -98,7 +98,7 @@ def featurize(
     id_column: Annotated[str | None, typer.Option(help="Column of ids in --labels.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the caches.")] = _IMAGES.out,
     augment: Annotated[int, typer.Option(help="Augmented copies beside each image.")] = _IMAGES.augment,
-    tta: Annotated[int | None, typer.Option(help="The same for test images. [default: as --augment]")] = None,
+    tta: Annotated[int | None, typer.Option(help="The same for test images. (default: as --augment)")] = None,
     backbone: Annotated[list[str], typer.Option(help="Networks; `cli backbones` lists them.")] = list(
         _IMAGES.backbones
     ),
@@ -170,21 +170,21 @@ def fit_heads(
     ctx: typer.Context,
     features: Annotated[Path, typer.Option(help="Cache of the training images.")] = TRAIN_CACHE,
     test_features: Annotated[
-        Path | None, typer.Option(help=f"Cache of the test images. [default: {TEST_CACHE}]")
+        Path | None, typer.Option(help=f"Cache of the test images. (default: {TEST_CACHE})")
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. [default: {LABELS}, else folders]")] = None,
+    labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. (default: {LABELS}, else folders)")] = None,
     id_column: Annotated[str, typer.Option(help="Its column of ids.")] = "id",
     label_column: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
     group_column: Annotated[str | None, typer.Option(help="Images that share its value stay in one fold.")] = None,
     exclude_class: Annotated[list[str], typer.Option(help="Classes that are left out.")] = [],
     heads: Heads = ["ridge", "logistic", "mlp"],
-    blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. [default: all]")] = [],
+    blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. (default: all)")] = [],
     folds: Annotated[int, typer.Option(help="Folds of each repeat.")] = 5,
     repeats: Annotated[int, typer.Option(help="Times that the folds are drawn anew.")] = 1,
     views: Annotated[str, typer.Option(help="all or 0: which views train and predict.")] = "all",
     class_weight: Annotated[str, typer.Option(help="balanced or none.")] = "balanced",
     seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Run folder. [default: runs/001, 002, ...]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
     ignore_unlabelled: Annotated[bool, typer.Option(help="Leave out images without a row in --labels.")] = False,
     drop_missing: Annotated[bool, typer.Option(help="Leave out rows whose label is blank, NaN or ?.")] = False,
     config: Config = None,
@@ -229,7 +229,7 @@ def submit(
     ctx: typer.Context,
     run: Annotated[list[str], typer.Option(help="Run folders; several are averaged.")] = ["runs/latest"],
     features: Annotated[Path, typer.Option(help="Cache of the test images.")] = TEST_CACHE,
-    sample: Annotated[Path | None, typer.Option(help=f"Rows, order, columns. [default: {SAMPLE}]")] = None,
+    sample: Annotated[Path | None, typer.Option(help=f"Rows, order, columns. (default: {SAMPLE})")] = None,
     out: Annotated[Path, typer.Option(help="Where the submission goes.")] = Path("submission.csv"),
     probabilities: Annotated[Path | None, typer.Option(help="Where a CSV of probabilities goes.")] = None,
     heads: Heads = [],
@@ -263,10 +263,10 @@ def evaluate(
     ctx: typer.Context,
     features: Annotated[Path, typer.Option(help="Cache of images that no head was fitted on.")],
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
-    labels: Annotated[Path | None, typer.Option(help="CSV of their labels. [default: folders]")] = None,
-    id_column: Annotated[str | None, typer.Option(help="[default: the run's]")] = None,
-    label_column: Annotated[str | None, typer.Option(help="[default: the run's]")] = None,
-    group_column: Annotated[str | None, typer.Option(help="[default: the run's]")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV of their labels. (default: folders)")] = None,
+    id_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
+    label_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
+    group_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:

@@ -94,11 +94,22 @@ class FeaturizeSettings:
     ignore_unlabelled: bool = False
 
     def __post_init__(self) -> None:
-        least = {"augment": 0, "tta": 0, "unit_images": 1, "n_workers": 1, "limit": 1, "max_pixels": 1, "seed": 0}
+        least = {
+            "augment": 0,
+            "tta": 0,
+            "unit_images": 1,
+            "n_workers": 1,
+            "limit": 1,
+            "max_pixels": 1,
+            "seed": 0,
+            "size_px": 8,
+        }
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
-                flag = {"unit_images": "batch-size", "n_workers": "workers"}.get(name, name.replace("_", "-"))
+                flag = {"unit_images": "batch-size", "n_workers": "workers", "size_px": "size"}.get(
+                    name, name.replace("_", "-")
+                )
                 msg = f"--{flag} is {value}; expected {bound} or more"
                 raise OptionError(msg)
         words = {
