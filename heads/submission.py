@@ -165,7 +165,7 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
         n_views = 1 if all(member.run["settings"]["views"] == "0" for member in members) else cache.n_views
     if not np.isfinite(probabilities).all():
         bad = [ids[row] for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()]
-        msg = f"{len(bad)} images have a probability that is not a number ({listed(bad, 5)}); expected none. Compute the cache anew with `cli featurize --overwrite`"
+        msg = f"{len(bad)} images have a probability that is not a number ({listed(bad, 5)}); expected none. Run `cli featurize --overwrite`"
         raise SubmissionError(msg)
     predicted = probabilities.argmax(axis=1)
     table = pd.DataFrame({names[0]: ids, names[1]: [classes[index] for index in predicted]})
