@@ -288,7 +288,12 @@ def _predict(members: Sequence[_Member], cache: FeatureCache, rows: NDArray[np.i
         for member in members:
             views = slice(0, 1) if member.run["settings"]["views"] == "0" else None
             X: Features = cache.load(rows=chunk, views=views, blocks=[block.name for block in member.heads[0].blocks])
-            probabilities += [head.predict_images(X) for head in member.heads]
+            known = np.isfinite(X).all(axis=(1, 2))
+            for head in member.heads:
+                predicted = np.full((len(X), len(head.classes)), np.nan)
+                if known.any():
+                    predicted[known] = head.predict_images(X[known])
+                probabilities.append(predicted)
         parts.append(average(probabilities))
     n_classes = len(members[0].heads[0].classes)
     return np.concatenate(parts) if parts else np.zeros((0, n_classes))

@@ -148,7 +148,7 @@ def test_a_quarantined_test_image_stops_it_unless_filled_with_the_class_frequenc
 
 def test_a_probability_that_is_not_a_number_stops_it(settings, tmp_path):
     X = draw_features(np.arange(12) % 3)
-    X[5] = 1e38
+    X[5] = np.nan
     write_cache(tmp_path / "nan.h5", ids=IDS, features=X, blocks=make_blocks())
     with np.errstate(all="ignore"):
         refused(
