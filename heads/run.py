@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from heads.folds import Fold, check_folds, make_folds
 from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
 from heads.metrics import HEADLINE, headline, score
 from heads.out_of_fold import OutOfFold, fit_chosen, out_of_fold
-from heads.run_folder import Run, any_random, choose_folder, list_runs, publish_run
+from heads.run_folder import Run, any_random, choose_folder, json_bytes, list_runs, publish_run
 from heads.settings import FitSettings
 
 __all__ = ["FitSettings", "Run", "fit_heads", "list_runs"]
@@ -91,9 +90,9 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     clock.lap("metrics_s")
 
     files = {
-        "metrics.json": _json(metrics),
+        "metrics.json": json_bytes(metrics),
         "oof.csv": _oof_csv(images, folds, averaged),
-        "ids.json": _json(list(images.ids)),
+        "ids.json": json_bytes(list(images.ids)),
         **_head_files(fitted),
         **_pictures(metrics, images, predictions, random=any_random(blocks)),
     }
@@ -265,10 +264,6 @@ def _description(
 
 def _told(choice: Choice) -> dict[str, Any]:
     return {"settings": choice.settings, "candidates": [list(pair) for pair in choice.candidates]}
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 class _Clock:

@@ -100,7 +100,7 @@ def publish_run(
         temporary.chmod(folder.parent.stat().st_mode & 0o777)
         for name, content in files.items():
             publish(temporary / name, [content])
-        publish(temporary / "run.json", [_json_bytes(run)])
+        publish(temporary / "run.json", [json_bytes(run)])
         folder = _take_name(temporary, folder, numbered=numbered)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -125,7 +125,8 @@ def _take_name(temporary: Path, folder: Path, *, numbered: bool) -> Path:
             return folder
 
 
-def _json_bytes(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """Serialise as a run folder's JSON files are: one line a value, UTF-8, no NaN."""
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -253,7 +254,7 @@ def remember_submission(folder: Path, sha256: str) -> None:
     """Add the hash of a submission to run.json, so that it may be replaced later."""
     run = read_run(folder)
     if sha256 not in run["submissions"]:
-        publish(folder / "run.json", [_json_bytes(run | {"submissions": [*run["submissions"], sha256]})], replace=True)
+        publish(folder / "run.json", [json_bytes(run | {"submissions": [*run["submissions"], sha256]})], replace=True)
 
 
 def known_submissions(folders: Sequence[Path]) -> frozenset[str]:
