@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from features_cache.reader import FeatureCache
+from features_cache.recipe import RANDOM_WEIGHTS
 from features_cache.status import Status
 
 
@@ -55,7 +56,7 @@ def describe_lines(description: dict[str, Any]) -> list[str]:
         "ids: " + ", ".join(description["first_ids"]) + (", ..." if description["n_images"] > 3 else ""),
     ]
     if description["random_weights"]:
-        lines.append("RANDOM WEIGHTS: networks that were never trained; good for trying the program, not for results")
+        lines.append(RANDOM_WEIGHTS)
     for block in description["blocks"]:
         stop = block["start"] + block["columns"] - 1
         lines.append(f"block {block['name']}: columns {block['start']} to {stop}, digest {block['digest']}")

@@ -16,6 +16,9 @@ Storage = Literal["float16", "float32"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 STORAGE_TYPES: tuple[Storage, ...] = ("float16", "float32")
 
+# Stands in every output that a network of this kind has touched.
+RANDOM_WEIGHTS = "RANDOM WEIGHTS: networks that were never trained; a dry run and no result"
+
 
 def canonical_json(value: object) -> bytes:
     """Serialise to the one JSON text that digests are taken of: sorted keys, no spaces, ASCII.

@@ -7,11 +7,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from features_cache.recipe import RANDOM_WEIGHTS
 from featurize.backbones import BackboneEntry
 from featurize.summary import Summary
 from featurize.work import Work, seconds_per_view
-
-RANDOM_WEIGHTS = "RANDOM WEIGHTS: the networks were never trained; good for trying the program, not for results"
 
 
 def estimate(work: Work) -> dict[str, Any]:

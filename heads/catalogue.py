@@ -29,12 +29,21 @@ class HeadKind:
         Its candidates, from simple to flexible.
     n_inner : int
         On how many of the inner folds candidates are compared.
+    watched : tuple of float
+        Further candidates that are looked at, for the learning curves, and never chosen.
+    stops_when_worse : bool
+        Whether the candidates after the first that is worse than one before it are left out, because they cost more.
+    prefers_last : bool
+        Whether a candidate after the best one is chosen that is not clearly worse.
     """
 
     head: type[Head]
     chosen: str
     grid: tuple[float, ...]
     n_inner: int
+    watched: tuple[float, ...] = ()
+    stops_when_worse: bool = False
+    prefers_last: bool = False
 
 
 HEADS: Mapping[str, HeadKind] = MappingProxyType(
@@ -42,9 +51,18 @@ HEADS: Mapping[str, HeadKind] = MappingProxyType(
         "ridge": HeadKind(
             head=RidgeHead, chosen="alpha", grid=(3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0), n_inner=3
         ),
-        "logistic": HeadKind(head=LogisticHead, chosen="C", grid=(1e-3, 1e-2, 1e-1), n_inner=2),
+        "logistic": HeadKind(
+            head=LogisticHead, chosen="C", grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1), n_inner=2, stops_when_worse=True
+        ),
         # Before its learning rate has come down an MLP can lead by luck in one inner fold, and lose in the next.
-        "mlp": HeadKind(head=MLPHead, chosen="epochs", grid=(8, 9, 10, 11, 12), n_inner=1),
+        "mlp": HeadKind(
+            head=MLPHead,
+            chosen="epochs",
+            grid=(8, 9, 10, 11, 12),
+            n_inner=1,
+            watched=(1, 2, 3, 4, 5, 6, 7),
+            prefers_last=True,
+        ),
     }
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,10 @@ from scipy.special import softmax
 from heads.catalogue import HEADS, Head, make_head
 from heads.class_weights import ClassWeight, sample_weights
 from heads.ensemble import average_views
-from heads.folds import Fold, inner_folds
+from heads.folds import inner_folds
 from heads.labels import Indices
 from heads.metrics import image_losses
 from heads.mlp import MLPHead
-from heads.ridge import RidgeHead
 
 Features = NDArray[np.float32]
 _TEMPERATURES = (0.02, 20.0)
@@ -98,106 +97,70 @@ def choose(name: str, images: TrainingImages, *, n_averaged: int, seed: int) -> 
         Defaults where images cannot be divided, as all are of one group.
     """
     kind = HEADS[name]
-    fixed = {"seed": seed} if name == "mlp" else {}
+    head = make_head(name)
+    if "seed" in head.get_params():
+        head.set_params(seed=seed)
     folds = [
         fold
         for fold in inner_folds(images.labels, images.groups, n_folds=_N_INNER_FOLDS, seed=seed)
-        if _trains(fold, images)
-    ]
-    folds = folds[: kind.n_inner]
+        if len(np.unique(images.labels[fold.train])) > 1
+    ][: kind.n_inner]
     if not folds:
-        return Choice(settings=make_head(name, **fixed).get_params(), candidates=())
+        return Choice(settings=head.get_params(), candidates=())
     labels = np.concatenate([images.labels[fold.held_out] for fold in folds])
-    candidates: list[tuple[float, float]] = []
-    fits: list[tuple[float, float, NDArray[np.float64]]] = []
-    losses: list[float]
-    paths: Iterable[tuple[float, NDArray[np.float64]]]
-    if name == "mlp":
-        losses, paths = _mlp_path(fixed, kind.grid, images, folds, n_averaged)
-    else:
-        losses, paths = [], _path(name, kind.grid, images, folds, n_averaged)
-    for candidate, scores in paths:
-        temperature, image_loss = fit_temperature(scores, labels, n_averaged)
-        fits.append((candidate, temperature, image_loss))
-        candidates.append((candidate, float(image_loss.mean())))
-        if name == "logistic" and candidates[-1][1] > min(loss for _, loss in candidates):
-            # The loss is smooth in C and every step up costs more than the one before.
+    held_out = [images.X[fold.held_out, :n_averaged].reshape(-1, images.X.shape[2]) for fold in folds]
+    path = (*kind.watched, *kind.grid)
+    # Lazy: a candidate that is never asked for is never fitted.
+    fitted_by_fold = zip(*(head.fit_path(*images.part(fold.train).rows(), path) for fold in folds), strict=True)
+    tried: list[_Tried] = []
+    for candidate, fitted in zip(path, fitted_by_fold, strict=False):
+        scores = [scores_of(each, X, images.n_classes) for each, X in zip(fitted, held_out, strict=True)]
+        temperature, losses = fit_temperature(np.concatenate(scores, axis=1), labels, n_averaged)
+        tried.append(_Tried(candidate, temperature, losses))
+        if kind.stops_when_worse and tried[-1].loss > min(each.loss for each in tried):
             break
-    # An MLP is looked at after every epoch, for its curve; only those in the grid can be chosen.
-    best = int(np.argmin([loss if candidate in kind.grid else np.inf for candidate, loss in candidates]))
-    if name == "mlp":
-        best = _latest_as_good(best, [image_loss for _, _, image_loss in fits])
-    chosen, temperature, _ = fits[best]
-    settings = make_head(name, **fixed).get_params() | {kind.chosen: chosen, "temperature": temperature}
-    return Choice(settings=settings, candidates=tuple(candidates), training_loss=tuple(losses))
+    eligible = [each for each in tried if each.candidate in kind.grid]
+    best = min(eligible, key=lambda each: each.loss)
+    if kind.prefers_last:
+        best = _last_as_good(best, eligible)
+    return Choice(
+        settings=head.get_params() | {kind.chosen: best.candidate, "temperature": best.temperature},
+        candidates=tuple((each.candidate, each.loss) for each in tried),
+        training_loss=_training_loss(fitted),
+    )
 
 
-def _latest_as_good(best: int, losses: Sequence[NDArray[np.float64]]) -> int:
-    """Find the last epoch that is not clearly worse than the best one.
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tried:
+    """A candidate, its temperature, and the log-loss of each inner held-out image."""
+
+    candidate: float
+    temperature: float
+    losses: NDArray[np.float64]
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
+
+
+def _training_loss(heads: Sequence[Head]) -> tuple[float, ...]:
+    """Mean over the inner folds, by epoch."""
+    curves = [head.training_loss_ for head in heads if isinstance(head, MLPHead)]
+    return tuple(np.mean(curves, axis=0).tolist()) if curves else ()
+
+
+def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:
+    """Find the last candidate that is not clearly worse than the best one.
 
     The loss of a few hundred images is noisy, and an epoch that leads by luck stops the schedule before its learning rate
     has come down: only a lead of more than one standard error counts (Breiman et al., 1984, in reverse).
     """
-    for later in range(len(losses) - 1, best, -1):
-        behind = losses[later] - losses[best]
-        if behind.mean() <= behind.std() / np.sqrt(len(behind)):
-            return later
-    return best
 
+    def is_as_good(later: _Tried) -> bool:
+        behind = later.losses - best.losses
+        return bool(behind.mean() <= behind.std() / np.sqrt(len(behind)))
 
-def _trains(fold: Fold, images: TrainingImages) -> bool:
-    return len(np.unique(images.labels[fold.train])) > 1
-
-
-def _path(
-    name: str, grid: Sequence[float], images: TrainingImages, folds: Sequence[Fold], n_averaged: int
-) -> Iterator[tuple[float, NDArray[np.float64]]]:
-    """Yield each candidate and the decision values of the inner held-out images, shape (1, n_rows, n_classes)."""
-    if name == "ridge":
-        by_fold = [_ridge_scores(grid, images, fold, n_averaged) for fold in folds]
-        for index, alpha in enumerate(grid):
-            yield alpha, np.concatenate([scores[index] for scores in by_fold])[None]
-        return
-    for candidate in grid:
-        parts = []
-        for fold in folds:
-            X, y, weights = images.part(fold.train).rows()
-            # A rough solution ranks candidates as an exact one does.
-            head = make_head(name, **{HEADS[name].chosen: candidate}, tolerance=1e-4, max_steps=25).fit(X, y, weights)
-            parts.append(scores_of(head, _held_out(images, fold, n_averaged), images.n_classes)[0])
-        yield candidate, np.concatenate(parts)[None]
-
-
-def _ridge_scores(
-    grid: Sequence[float], images: TrainingImages, fold: Fold, n_averaged: int
-) -> list[NDArray[np.float64]]:
-    X, y, weights = images.part(fold.train).rows()
-    held_out = _held_out(images, fold, n_averaged)
-    return [scores_of(head, held_out, images.n_classes)[0] for head in RidgeHead().fit_path(X, y, weights, grid)]
-
-
-def _mlp_path(
-    fixed: dict[str, Any], grid: Sequence[float], images: TrainingImages, folds: Sequence[Fold], n_averaged: int
-) -> tuple[list[float], list[tuple[float, NDArray[np.float64]]]]:
-    """Fit once for the longest candidate and look at the inner held-out images after each epoch."""
-    (fold,) = folds
-    X, y, weights = images.part(fold.train).rows()
-    held_out = _held_out(images, fold, n_averaged)
-    seen: list[tuple[float, NDArray[np.float64]]] = []
-
-    def look(head: MLPHead) -> None:
-        seen.append((len(head.training_loss_), scores_of(head, held_out, images.n_classes)))
-
-    longest = int(max(grid))
-    head = make_head("mlp", **fixed, epochs=longest, schedule_epochs=longest)
-    if isinstance(head, MLPHead):
-        head.fit(X, y, weights, after_epoch=look)
-        return head.training_loss_, seen
-    return [], seen
-
-
-def _held_out(images: TrainingImages, fold: Fold, n_averaged: int) -> Features:
-    return images.X[fold.held_out, :n_averaged].reshape(-1, images.X.shape[2])
+    return next(later for later in reversed(eligible) if later is best or is_as_good(later))
 
 
 def scores_of(head: Head, X: Features, n_classes: int) -> NDArray[np.float64]:
@@ -215,7 +178,7 @@ def scores_of(head: Head, X: Features, n_classes: int) -> NDArray[np.float64]:
     float64 array, shape (n_networks, n_rows, n_classes)
         Minus infinity for classes that the head never saw. One network, but for the MLP head.
     """
-    raw = head.network_logits(X) if isinstance(head, MLPHead) else head.decision_function(X)[None]
+    raw = head.member_scores(X)
     scores = np.full((len(raw), len(X), n_classes), -np.inf)
     scores[:, :, head.classes_] = raw
     return scores

@@ -54,6 +54,10 @@ class LinearHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         decision: Float = torch.cat(parts).numpy()
         return decision
 
+    def member_scores(self, X: Float) -> Float:
+        """Return the softmax's arguments before the temperature, shape (1, n_rows, n_classes): one member, itself."""
+        return self.decision_function(X)[None]
+
     def predict_proba(self, X: Float) -> Float:
         """Return probabilities, shape (n_rows, n_classes); rows sum to 1."""
         probabilities: Float = softmax(self.decision_function(X) / self.temperature, axis=1)

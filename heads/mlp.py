@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from heads.rows import TrainingRows, check_rows, check_training
 from heads.standardise import Float, Standardiser, signed_power
+from heads.whiten import whiten_rows
 
 N_NETWORKS = 3
 _PREDICT_ROWS = 4096
@@ -46,6 +47,8 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     power : float
         Features x become ``sign(x) |x|^power`` before they are standardised (Perronnin et al., 2010): pooled features have
         long tails, and the square root draws them in. 1 leaves them as they are.
+    shrinkage : float
+        Of the whitening before the first layer, above 0, at most 1; 1 is no whitening. See :meth:`heads.whiten.Whitening.fit`.
     seed : int
         Of initial weights, order of rows, dropout.
 
@@ -56,6 +59,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     mean_, scale_ : float32 array, shape (n_columns,)
         The standardisation, learned from the rows that were fitted on.
     networks_ : S0Networks
+        Of standardised columns: the whitening is folded into the first layer.
     training_loss_ : list of float, length epochs
         Mean loss of a row in each epoch, with dropout, in nats.
     """
@@ -71,6 +75,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_rows: int = 256,
         temperature: float = 1.0,
         power: float = 0.5,
+        shrinkage: float = 0.25,
         seed: int = 0,
     ) -> None:
         self.epochs = epochs
@@ -82,61 +87,62 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_rows = batch_rows
         self.temperature = temperature
         self.power = power
+        self.shrinkage = shrinkage
         self.seed = seed
 
-    def fit(
-        self,
-        X: Float,
-        y: NDArray[Any],
-        sample_weight: NDArray[np.floating[Any]] | None = None,
-        *,
-        after_epoch: Callable[[MLPHead], None] | None = None,
-    ) -> Self:
-        """Fit on all rows given.
+    def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
+        """Fit on all rows given; arguments and errors as of :meth:`fit_path`."""
+        (fitted,) = self.fit_path(X, y, sample_weight, [self.epochs])
+        self.__dict__.update(fitted.__dict__)
+        return self
+
+    def fit_path(
+        self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, candidates: Sequence[float]
+    ) -> Iterator[Self]:
+        """Fit once, and show the head as it stands after each of some epochs.
 
         Parameters
         ----------
         X : float array, shape (n_rows, n_columns)
             Raw features; computed in float32.
         y : array, shape (n_rows,)
-        sample_weight : float array, shape (n_rows,), optional
-        after_epoch : callable, optional
-            Called with the head as it stands after each epoch: how `out_of_fold` watches rows that the head never sees.
+        sample_weight : float array, shape (n_rows,), or None
+        candidates : sequence of float
+            Numbers of epochs, ascending.
+
+        Yields
+        ------
+        MLPHead
+            New heads; this one stays as it is.
 
         Raises
         ------
         OptionError
-            If a parameter makes no sense.
+            If a parameter is out of its range.
         LabelError
             If y holds fewer than two classes.
         """
         positive = {
-            name: getattr(self, name) for name in ("epochs", "schedule_epochs", "width", "learning_rate", "batch_rows")
+            name: getattr(self, name)
+            for name in ("schedule_epochs", "width", "learning_rate", "batch_rows", "temperature", "power")
         }
-        positive |= {"temperature": self.temperature, "power": self.power, "1 - dropout": 1 - self.dropout}
+        positive |= {"epochs": min(candidates), "1 - dropout": 1 - self.dropout}
         rows = check_training(X, y, sample_weight, positive=positive)
-        rows = dataclasses.replace(rows, X=signed_power(rows.X, self.power))
-        standardiser = Standardiser.fit(rows.X)
-        self.classes_ = rows.classes
-        self.n_features_in_ = rows.X.shape[1]
-        self.mean_ = standardiser.mean.astype(np.float32)
-        self.scale_ = standardiser.scale.astype(np.float32)
-        self.training_loss_: list[float] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.networks_ = S0Networks(self.n_features_in_, self.width, len(rows.classes), self.dropout)
-            training = _Training(
-                self, rows, torch.from_numpy(standardiser.apply(rows.X).astype(np.float32, copy=False))
-            )
-            for _ in range(self.epochs):
-                self.training_loss_.append(training.epoch())
-                self.networks_.eval()
-                if after_epoch is not None:
-                    after_epoch(self)
-        return self
+        training = _Training(self, rows)
+        for epoch in range(1, 1 + int(max(candidates))):
+            training.run_epoch()
+            if epoch in candidates:
+                head = clone(self).set_params(epochs=epoch)
+                head.classes_ = rows.classes
+                head.n_features_in_ = rows.X.shape[1]
+                head.mean_ = training.standardiser.mean.astype(np.float32)
+                head.scale_ = training.standardiser.scale.astype(np.float32)
+                head.networks_ = training.folded_networks()
+                head.training_loss_ = list(training.losses)
+                yield head
 
-    def network_logits(self, X: Float) -> NDArray[np.float32]:
-        """Return each network's outputs, shape (3, n_rows, n_classes)."""
+    def member_scores(self, X: Float) -> NDArray[np.float32]:
+        """Return each network's outputs, shape (3, n_rows, n_classes): the softmax's arguments, before the temperature."""
         check_is_fitted(self, "networks_")
         X = check_rows(X, self.n_features_in_)
         standardiser = Standardiser(self.mean_, self.scale_)
@@ -151,7 +157,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Float) -> NDArray[np.float32]:
         """Return the mean of the networks' probabilities, shape (n_rows, n_classes); rows sum to 1."""
-        return average_networks(self.network_logits(X), self.temperature)
+        return average_networks(self.member_scores(X), self.temperature)
 
     def predict(self, X: Float) -> NDArray[Any]:
         """Return the class of each row, shape (n_rows,)."""
@@ -197,47 +203,67 @@ class S0Networks(torch.nn.Module):
         return outputs
 
 
-@dataclasses.dataclass(slots=True)
 class _Training:
-    """The optimiser's state between epochs."""
+    """The state between epochs.
 
-    head: MLPHead
-    rows: TrainingRows
-    standard: torch.Tensor
-    optimiser: torch.optim.Optimizer = dataclasses.field(init=False)
-    schedule: torch.optim.lr_scheduler.LRScheduler = dataclasses.field(init=False)
-    steps_left: int = dataclasses.field(init=False)
+    Parameters
+    ----------
+    head : MLPHead
+        Its parameters.
+    rows : TrainingRows
+    """
 
-    def __post_init__(self) -> None:
-        head = self.head
-        self.optimiser = torch.optim.AdamW(
-            head.networks_.parameters(), lr=head.learning_rate, weight_decay=head.weight_decay, fused=True
-        )
-        self.steps_left = head.schedule_epochs * -(-len(self.standard) // head.batch_rows)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, head.learning_rate, total_steps=self.steps_left + 1, pct_start=_WARM_UP
-        )
-
-    def epoch(self) -> float:
-        """Pass once over the rows in a new order; return the mean loss of a row and network."""
-        networks, size = self.head.networks_.train(), self.head.batch_rows
-        labels = torch.from_numpy(self.rows.indices)
+    def __init__(self, head: MLPHead, rows: TrainingRows) -> None:
+        self.losses: list[float] = []
+        self.standardiser, self._whitening, whitened = whiten_rows(rows.X, power=head.power, shrinkage=head.shrinkage)
+        self._X, self._dtype = whitened.float(), whitened.dtype
+        self._labels = torch.from_numpy(rows.indices)
         # Weights of mean 1 keep the step length, whatever scale they come in.
-        weights = torch.from_numpy(self.rows.weights / self.rows.weights.mean()).float()
+        self._weights = torch.from_numpy(rows.weights / rows.weights.mean()).float()
+        self._batch_rows = head.batch_rows
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(head.seed)
+            self._networks = S0Networks(rows.X.shape[1], head.width, len(rows.classes), head.dropout)
+            self._random_state = torch.get_rng_state()
+        self._optimiser = torch.optim.AdamW(
+            self._networks.parameters(), lr=head.learning_rate, weight_decay=head.weight_decay, fused=True
+        )
+        self._steps_left = head.schedule_epochs * -(-len(self._X) // head.batch_rows)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimiser, head.learning_rate, total_steps=self._steps_left + 1, pct_start=_WARM_UP
+        )
+
+    def run_epoch(self) -> None:
+        """Pass once over the rows in a new order."""
         total = 0.0
-        for batch in torch.randperm(len(self.standard)).split(size):  # type: ignore[no-untyped-call]
-            losses = torch.stack(
-                [
-                    torch.nn.functional.cross_entropy(out, labels[batch], reduction="none")
-                    for out in networks(self.standard[batch])
-                ]
-            )
-            loss = (losses * weights[batch]).mean(dim=1).sum()
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimiser.step()
-            if self.steps_left > 0:
-                self.schedule.step()
-                self.steps_left -= 1
-            total += float(loss.detach()) * len(batch) / N_NETWORKS
-        return total / len(self.standard)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._random_state)
+            for batch in torch.randperm(len(self._X)).split(self._batch_rows):  # type: ignore[no-untyped-call]
+                total += self._step(batch) * len(batch)
+            self._random_state = torch.get_rng_state()
+        self.losses.append(total / len(self._X))
+
+    def _step(self, batch: torch.Tensor) -> float:
+        """Learn from some rows; return the mean loss of a row and network."""
+        losses = torch.stack(
+            [
+                torch.nn.functional.cross_entropy(out, self._labels[batch], reduction="none")
+                for out in self._networks(self._X[batch])
+            ]
+        )
+        loss = (losses * self._weights[batch]).mean(dim=1).sum()
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+        if self._steps_left > 0:
+            self._schedule.step()
+            self._steps_left -= 1
+        return float(loss.detach()) / N_NETWORKS
+
+    def folded_networks(self) -> S0Networks:
+        """Return the networks as they stand, for columns that are standardised but not whitened."""
+        networks = copy.deepcopy(self._networks).eval()
+        first = networks.first
+        with torch.no_grad():
+            first.weight.copy_(self._whitening.fold(first.weight.T.to(self._dtype)).T)
+        return networks.requires_grad_(requires_grad=False)

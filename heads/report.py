@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from features_cache.recipe import RANDOM_WEIGHTS
 from heads.choosing import Choice
 from heads.metrics import HEADLINE
 
-RANDOM_WEIGHTS = "random weights: networks that were never trained, a dry run and no result"
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
@@ -53,7 +53,7 @@ def metrics_table(shown: HasMetrics | Mapping[str, Any]) -> Table:
         f"an image's prediction is the mean over {metrics['n_views_averaged']} views"
     )
     if metrics["random_weights"]:
-        caption = f"{RANDOM_WEIGHTS.upper()}. {caption}"
+        caption = f"{RANDOM_WEIGHTS}. {caption}"
     table = Table(title=f"{metrics['estimate']} figures", caption=caption)
     table.add_column("head")
     for name in HEADLINE:
@@ -185,7 +185,7 @@ def learning_picture(choices: Sequence[Choice], *, head: str, random_weights: bo
 
 def _title(figure: Figure, text: str, *, random_weights: bool) -> None:
     figure.suptitle(
-        f"{text}\n{RANDOM_WEIGHTS.upper()}" if random_weights else text,
+        f"{text}\n{RANDOM_WEIGHTS}" if random_weights else text,
         fontsize=11,
         color="darkred" if random_weights else "black",
     )

@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 
 from heads.linear import LinearHead
-from heads.rows import TrainingRows, check_training
+from heads.rows import check_training
 from heads.standardise import Float, Standardiser
 
 _CHUNK_ROWS = 8192
@@ -47,61 +48,50 @@ class RidgeHead(LinearHead):
         self.temperature = temperature
 
     def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
-        """Fit on all rows given.
+        """Fit on all rows given; arguments and errors as of :meth:`fit_path`."""
+        (fitted,) = self.fit_path(X, y, sample_weight, [self.alpha])
+        self.__dict__.update(fitted.__dict__)
+        return self
+
+    def fit_path(
+        self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, candidates: Sequence[float]
+    ) -> list[Self]:
+        """Fit a head for each alpha, sharing the pass over the rows.
 
         Parameters
         ----------
         X : float array, shape (n_rows, n_columns)
             Raw features.
         y : array, shape (n_rows,)
-        sample_weight : float array, shape (n_rows,), optional
-
-        Raises
-        ------
-        OptionError
-            If alpha is not above 0.
-        LabelError
-            If y holds fewer than two classes.
-        """
-        rows, standardiser, solutions = _solved(self, X, y, sample_weight, [self.alpha])
-        _learn(self, rows, standardiser, *solutions[0])
-        return self
-
-    def fit_path(
-        self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, alphas: Sequence[float]
-    ) -> list[RidgeHead]:
-        """Fit one head for each alpha, sharing the pass over the data.
+        sample_weight : float array, shape (n_rows,), or None
+        candidates : sequence of float
+            Alphas.
 
         Returns
         -------
         list of RidgeHead
-            New heads, in the order of ``alphas``; this one stays as it is.
+            New heads, in the order of ``candidates``; this one stays as it is.
+
+        Raises
+        ------
+        OptionError
+            If a parameter is out of its range.
+        LabelError
+            If y holds fewer than two classes.
         """
-        rows, standardiser, solutions = _solved(self, X, y, sample_weight, alphas)
-        heads = [RidgeHead(alpha=alpha, temperature=self.temperature) for alpha in alphas]
-        for head, solution in zip(heads, solutions, strict=True):
-            _learn(head, rows, standardiser, *solution)
+        rows = check_training(X, y, sample_weight, positive={"alpha": min(candidates), "temperature": self.temperature})
+        standardiser = Standardiser.fit(rows.X)
+        targets = np.where(rows.indices[:, None] == np.arange(len(rows.classes)), 1.0, -1.0)
+        solutions = solve_ridge(standardiser.apply(rows.X), targets, rows.weights, candidates)
+        heads = []
+        for alpha, (coef, intercept) in zip(candidates, solutions, strict=True):
+            head = clone(self).set_params(alpha=alpha)
+            head.classes_ = rows.classes
+            head.n_features_in_ = rows.X.shape[1]
+            head.mean_, head.scale_ = standardiser.mean, standardiser.scale
+            head.coef_, head.intercept_ = coef.astype(rows.X.dtype), intercept.astype(rows.X.dtype)
+            heads.append(head)
         return heads
-
-
-def _solved(
-    head: RidgeHead,
-    X: Float,
-    y: NDArray[Any],
-    sample_weight: NDArray[np.floating[Any]] | None,
-    alphas: Sequence[float],
-) -> tuple[TrainingRows, Standardiser, list[tuple[Float64, Float64]]]:
-    rows = check_training(X, y, sample_weight, positive={"alpha": min(alphas), "temperature": head.temperature})
-    standardiser = Standardiser.fit(rows.X)
-    targets = np.where(rows.indices[:, None] == np.arange(len(rows.classes)), 1.0, -1.0)
-    return rows, standardiser, solve_ridge(standardiser.apply(rows.X), targets, rows.weights, alphas)
-
-
-def _learn(head: RidgeHead, rows: TrainingRows, standardiser: Standardiser, coef: Float64, intercept: Float64) -> None:
-    head.classes_ = rows.classes
-    head.n_features_in_ = rows.X.shape[1]
-    head.mean_, head.scale_ = standardiser.mean, standardiser.scale
-    head.coef_, head.intercept_ = coef.astype(rows.X.dtype), intercept.astype(rows.X.dtype)
 
 
 def solve_ridge(X: Float, Y: Float64, weights: Float64, alphas: Sequence[float]) -> list[tuple[Float64, Float64]]:

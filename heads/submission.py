@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from features_cache.errors import OptionError, OutputExists, SubmissionError, listed
 from features_cache.files import publish
 from features_cache.reader import FeatureCache
+from features_cache.recipe import RANDOM_WEIGHTS
 from features_cache.tables import read_table
 from heads.choosing import Features
 from heads.ensemble import average
@@ -109,7 +110,7 @@ def summary_lines(summary: SubmissionSummary) -> list[str]:
     if summary.n_filled:
         lines.append(f"{summary.n_filled} quarantined images got the training images' class frequencies")
     if summary.random_weights:
-        lines.append("RANDOM WEIGHTS: the networks were never trained, the predictions are a dry run and no result")
+        lines.append(RANDOM_WEIGHTS)
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import sys
 from collections.abc import Callable
@@ -106,3 +107,9 @@ def real_weights(real_data: Path) -> Path:
     if not (folder / "mobilenet_v2.pth").is_file():
         pytest.skip("no weights beside PERMAFEAT_DATA")
     return folder
+
+
+def quarantine(split: str = "train") -> dict[str, tuple[str, str]]:
+    """Read the list beside a cache: id to status and reason."""
+    with Path(f"features/{split}.quarantine.csv").open(newline="") as file:
+        return {row["id"]: (row["status"], row["reason"]) for row in csv.DictReader(file)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
@@ -14,6 +15,7 @@ from heads.logistic import LogisticHead
 from heads.mlp import MLPHead
 from heads.ridge import RidgeHead, solve_ridge
 from heads.standardise import Standardiser
+from heads.whiten import whiten_rows
 from tests.heads_data import draw_features
 
 
@@ -70,12 +72,74 @@ def test_logistic_reaches_the_loss_of_scikit_learn(rows, C, n_rows):
     standard = StandardScaler().fit_transform(X)
     theirs = LogisticRegression(C=C, tol=1e-10, max_iter=5000).fit(standard, labels, weights)
 
-    ours = LogisticHead(C=C, power=1.0, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
+    ours = LogisticHead(C=C, power=1.0, shrinkage=1.0, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
 
     losses = -np.log(theirs.predict_proba(standard)[np.arange(n_rows), labels])
     objective = C * weights @ losses + np.square(theirs.coef_).sum() / 2
     assert ours.objective_ == pytest.approx(objective, rel=1e-7)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(standard), atol=1e-4)
+
+
+def whitened_by_hand(X, shrinkage):
+    """Power, standardise, shrink, whiten in plain numpy, the slow way."""
+    standard = StandardScaler().fit_transform(np.sign(X) * np.sqrt(np.abs(X)))
+    covariance = (1 - shrinkage) * standard.T @ standard / len(X) + shrinkage * np.eye(X.shape[1])
+    return standard @ np.linalg.inv(np.linalg.cholesky(covariance)).T
+
+
+@pytest.mark.parametrize("n_rows", [150, 9])
+def test_the_default_logistic_head_is_scikit_learns_on_whitened_columns(rows, n_rows):
+    X, labels, weights = (array[:n_rows] for array in rows)
+    white = whitened_by_hand(X, 0.25)
+    theirs = LogisticRegression(C=0.3, tol=1e-10, max_iter=5000).fit(white, labels, weights)
+
+    ours = LogisticHead(C=0.3, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
+
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(white), atol=1e-4)
+
+
+def test_whitened_columns_are_uncorrelated_and_folding_brings_coefficients_back(rows):
+    X, _, _ = rows
+    standardiser, whitening, white = whiten_rows(X, power=1.0, shrinkage=1e-9)
+    np.testing.assert_allclose(white.T @ white / len(X), np.eye(12), atol=1e-6)
+
+    coef = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 3)))
+
+    np.testing.assert_allclose(standardiser.apply(X) @ whitening.fold(coef).numpy(), white @ coef, atol=1e-9)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 1.5])
+@pytest.mark.parametrize("name", ["logistic", "mlp"])
+def test_a_shrinkage_out_of_range_is_refused(rows, name, shrinkage):
+    X, labels, _ = rows
+    with pytest.raises(OptionError, match=r"shrinkage is .*; expected a number above 0, at most 1"):
+        make_head(name, shrinkage=shrinkage).fit(X, labels)
+
+
+def test_a_warm_started_path_of_C_ends_where_single_fits_end(rows):
+    X, labels, weights = rows
+    exact = LogisticHead(tolerance=1e-13, max_steps=2000)
+    for C, head in zip([0.01, 1.0], exact.fit_path(X, labels, weights, [0.01, 1.0]), strict=True):
+        alone = clone(exact).set_params(C=C).fit(X, labels, weights)
+        assert head.C == C
+        np.testing.assert_allclose(head.coef_, alone.coef_, atol=1e-4)
+
+
+def test_an_mlp_shown_on_its_way_is_the_mlp_fitted_that_far_to_the_last_bit(rows):
+    X, labels, weights = rows
+    for epoch, head in zip([2, 5], MLPHead(width=8).fit_path(X, labels, weights, [2, 5]), strict=True):
+        torch.rand(3)  # a caller that draws numbers in between changes nothing
+        alone = MLPHead(width=8, epochs=epoch).fit(X, labels, weights)
+        assert len(head.training_loss_) == epoch
+        np.testing.assert_array_equal(head.predict_proba(X), alone.predict_proba(X))
+
+
+def test_the_mlp_without_whitening_differs_but_both_learn(rows):
+    X, labels, _ = rows
+    plain, white = (MLPHead(batch_rows=8, shrinkage=shrinkage).fit(X, labels) for shrinkage in (1.0, 0.25))
+    assert not np.allclose(plain.predict_proba(X), white.predict_proba(X), atol=1e-3)
+    for head in (plain, white):
+        assert np.mean(head.predict(X) == labels) > 0.6
 
 
 def test_logistic_with_its_default_tolerance_in_float32_is_within_a_thousandth_of_the_least_loss(rows):
@@ -143,7 +207,7 @@ def test_the_mlp_head_averages_three_networks_with_one_two_and_three_hidden_laye
     head = MLPHead(width=8).fit(X, labels)
     assert [len(layers) for layers in head.networks_.later] == [0, 1, 2]
 
-    logits = head.network_logits(X)
+    logits = head.member_scores(X)
 
     assert logits.shape == (3, 150, 3)
     each = np.exp(logits) / np.exp(logits).sum(axis=2, keepdims=True)
@@ -151,8 +215,6 @@ def test_the_mlp_head_averages_three_networks_with_one_two_and_three_hidden_laye
 
 
 def test_another_seed_gives_another_network_and_the_callers_random_state_stays(rows):
-    import torch
-
     X, labels, _ = rows
     torch.manual_seed(5)
     before = torch.get_rng_state()
