@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from safetensors.torch import save
@@ -19,28 +18,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from features_cache.files import publish
 from features_cache.recipe import digest_of
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
+from featurize.settings import FeaturizeSettings
 from featurize.weights import load_state, sha256_of_state
 
+RANDOM_STATES = "random-weights"
 CALIBRATION_IMAGES = 64
 
 
-def random_backbone(
-    name: str, size_px: int, seed: int, channels: Sequence[str], kept_in: Path, images: Callable[[], Tensor]
-) -> tuple[Backbone, str]:
+def random_backbone(name: str, settings: FeaturizeSettings, images: Callable[[], Tensor]) -> tuple[Backbone, str]:
     """Build a seeded network and set its batch-norm statistics, or load those set before.
 
     Parameters
     ----------
     name : str
         The network.
-    size_px : int
-        Side of its input.
-    seed : int
-        With the name, fixes the weights.
-    channels : sequence of str
-        Names of stacked channel files.
-    kept_in : Path
-        Folder of the state files.
+    settings : FeaturizeSettings
+        The seed fixes the weights with the name; size, channels and scale say what the statistics are of; they are kept
+        beside the cache.
     images : callable
         Gives the calibration images: float32 tensor, shape (n, 3, size_px, size_px), in [0, 1]. Asked only if needed.
 
@@ -50,13 +44,13 @@ def random_backbone(
     sha256 : str
         Of all its weights and statistics.
     """
-    with _seeded(f"{seed}/{name}"):
-        backbone = build_backbone(name, size_px, None)
+    with _seeded(f"{settings.seed}/{name}"):
+        backbone = build_backbone(name, settings.size_px, None)
     norms = {key: module for key, module in backbone.named_modules() if isinstance(module, _BatchNorm)}
     if norms:
         # Other statistics for other inputs; the images are not in the name, so that an extended set loads the same.
-        inputs = digest_of([size_px, seed, list(channels)])[:8]
-        path = kept_in / f"{name}-{inputs}.safetensors"
+        inputs = digest_of([settings.size_px, settings.seed, list(settings.channels), settings.scale])[:8]
+        path = settings.out / RANDOM_STATES / f"{name}-{inputs}.safetensors"
         if not path.is_file():
             _set_statistics(backbone, list(norms.values()), images())
             state = {key: value for key, value in backbone.state_dict().items() if ".running_" in key}

@@ -38,7 +38,9 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def load_image(root: Path, sources: Sequence[SourceFile], channels: Sequence[str], max_pixels: int) -> Loaded:
+def load_image(
+    root: Path, sources: Sequence[SourceFile], channels: Sequence[str], *, scale: str, max_pixels: int
+) -> Loaded:
     """Read, hash, decode and stack the files of one image. Each file is read once.
 
     Raises
@@ -62,7 +64,7 @@ def load_image(root: Path, sources: Sequence[SourceFile], channels: Sequence[str
         except BadImage as error:
             raise BadImage(error.status, where + error.reason) from error
     notes = tuple(note for plane in planes for note in plane.notes)
-    pixels, more = (_as_rgb(planes[0]), ()) if len(planes) == 1 else _stacked(planes, names)
+    pixels, more = (_as_rgb(planes[0], scale), ()) if len(planes) == 1 else _stacked(planes, names, scale)
     return Loaded(pixels, np.frombuffer(digest.digest(), np.uint8), (*notes, *more))
 
 
@@ -77,16 +79,21 @@ def _read(path: Path, source: SourceFile, where: str) -> bytes:
         raise BadImage(Status.UNREADABLE, f"{where}{error.strerror} (errno {error.errno})") from error
 
 
-def _as_rgb(plane: Decoded) -> NDArray[np.float32]:
-    pixels = unit_range(plane.pixels)
+def _as_rgb(plane: Decoded, scale: str) -> NDArray[np.float32]:
+    pixels = unit_range(plane.pixels, scale)
     return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
-def _stacked(planes: Sequence[Decoded], names: Sequence[str]) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _stacked(
+    planes: Sequence[Decoded], names: Sequence[str], scale: str
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     notes: tuple[str, ...] = ()
     greys: list[NDArray[np.float32]] = []
     for plane, name in zip(planes, names, strict=True):
-        grey = unit_range(plane.pixels)
+        try:
+            grey = unit_range(plane.pixels, scale)
+        except BadImage as error:
+            raise BadImage(error.status, f"channel {name}: {error.reason}") from error
         if grey.ndim == 3:
             grey = grey @ _LUMA
             notes = (*notes, "colour channel file turned to grey (BT.601)")

@@ -1,8 +1,9 @@
 """From a file's bytes to pixels, by written rules, or a reason why not.
 
 Rules, version 1. The content decides, not the extension. Formats: JPEG, PNG, WEBP, TIFF, BMP, GIF. The EXIF orientation is
-applied. 1-bit becomes 0 and 255; palette, CMYK, YCbCr, LAB and HSV become RGB; alpha is dropped. Integers are divided by the
-largest value of their type (255 or 65,535); floats must lie in [0, 1]. Nothing is clipped.
+applied. 1-bit becomes 0 and 255; palette, CMYK, YCbCr, LAB and HSV become RGB; alpha is dropped. Pixels are divided by
+the value that ``--scale`` names or, unless it does, by the largest of their type (255, 65,535, and 1 for floats); none may lie
+outside of [0, 1] then. Nothing is clipped.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from features_cache.status import Status
-from featurize.settings import MAX_PIXELS
+from featurize.settings import MAX_PIXELS, SCALE_BY_TYPE
 
 DECODING = "pillow-1"
-SCALE = "dtype"
 _ORIENTATION = 0x0112
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _SUFFIXES = {
@@ -169,30 +169,45 @@ def _pixels(image: Image.Image, kind: str) -> tuple[NDArray[Any], tuple[str, ...
         name = {"P": "palette", "PA": "palette"}.get(mode, mode)
         return np.asarray(image.convert("RGB")), (f"{name} turned to RGB",)
     if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):
-        return np.asarray(image).astype(np.uint16), ("16-bit divided by 65,535",)
+        return np.asarray(image).astype(np.uint16), ("16 bits a channel",)
     if mode == "F":
         pixels = np.asarray(image)
         if not np.isfinite(pixels).all():
             n_bad = int((~np.isfinite(pixels)).sum())
             raise BadImage(Status.NOT_FINITE, f"{n_bad} NaN or infinite pixels")
-        if pixels.min() < 0 or pixels.max() > 1:
-            found = f"float pixels from {pixels.min():g} to {pixels.max():g}"
-            raise BadImage(Status.UNSUPPORTED, f"{found}; expected 0 to 1")
-        return pixels, ("float taken as it is",)
-    raise BadImage(Status.UNSUPPORTED, f"pixels of mode {mode!r}; expected 8 or 16 bit, or float from 0 to 1")
+        return pixels, ("float pixels",)
+    raise BadImage(Status.UNSUPPORTED, f"pixels of mode {mode!r}; expected 8 or 16 bit, or float")
 
 
-def unit_range(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Bring stored pixels to [0, 1]: integers over the largest value of their type, floats as they are.
+def unit_range(pixels: NDArray[Any], scale: str = SCALE_BY_TYPE) -> NDArray[np.float32]:
+    """Bring stored pixels to [0, 1] by a rule that all images share: never by each image's own brightest pixel.
+
+    Parameters
+    ----------
+    pixels : uint8, uint16 or float32 array
+        Finite.
+    scale : str
+        The stored value that becomes 1, in decimal digits, such as ``4095`` for a 12-bit camera; ``dtype`` stands for the
+        largest value of the type, 1 for floats.
+
+    Raises
+    ------
+    BadImage
+        If a pixel would lie outside of [0, 1].
 
     Examples
     --------
     >>> unit_range(np.array([0, 255], np.uint8)).tolist()
     [0.0, 1.0]
+    >>> unit_range(np.array([0, 1024, 4095], np.uint16), "4095").round(3).tolist()
+    [0.0, 0.25, 1.0]
     """
-    if pixels.dtype.kind == "u":
-        return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    return pixels.astype(np.float32, copy=False)
+    by_type = float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
+    peak = by_type if scale == SCALE_BY_TYPE else float(scale)
+    if pixels.min() < 0 or pixels.max() > peak:
+        found = f"pixels from {pixels.min():g} to {pixels.max():g}"
+        raise BadImage(Status.UNSUPPORTED, f"{found}; expected 0 to {peak:g} (--scale)")
+    return pixels.astype(np.float32) / np.float32(peak)
 
 
 def _not_an_image(raw: bytes) -> BadImage:

@@ -14,11 +14,9 @@ from features_cache.recipe import Block, Precision, Recipe
 from featurize.augment import AUGMENTATION, FILL
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone, shape_of
 from featurize.calibrate import random_backbone
-from featurize.decode import DECODING, SCALE
+from featurize.decode import DECODING
 from featurize.settings import FeaturizeSettings
 from featurize.weights import find_weights, load_state, parse_weights, sha256_of
-
-RANDOM_STATES = "random-weights"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +74,7 @@ def find_networks(
             build = functools.partial(_from_file, name, settings.size_px, found)
         else:
             file = None
-            kept_in = settings.out / RANDOM_STATES
-            backbone, sha256 = random_backbone(
-                name, settings.size_px, settings.seed, settings.channels, kept_in, calibration_images
-            )
+            backbone, sha256 = random_backbone(name, settings, calibration_images)
             build = functools.partial(_built, backbone)
         recipe = _recipe(settings, name, sha256, precision, tap=shape.tap, pretrained=choice.pretrained)
         networks.append(
@@ -120,7 +115,7 @@ def _recipe(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         channels=settings.channels,
-        scale=SCALE,
+        scale=settings.scale,
         augmentation=AUGMENTATION,
         seed=settings.seed,
         precision=precision,

@@ -65,7 +65,13 @@ class Reader:
 
     def _one(self, row: int) -> ResizedImage | BadImage:
         try:
-            loaded = load_image(self._root, self._plan.sources[row], self._recipe.channels, self._max_pixels)
+            loaded = load_image(
+                self._root,
+                self._plan.sources[row],
+                self._recipe.channels,
+                scale=self._recipe.scale,
+                max_pixels=self._max_pixels,
+            )
         except BadImage as error:
             return error
         return ResizedImage(loaded, self._recipe.size_px)

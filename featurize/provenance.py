@@ -123,9 +123,10 @@ def changed_images(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int)
     if known == _sources_digest(plan):
         return []
     changed = []
+    recipe = plan.blocks[0].recipe
     for image_id, sources, digest, good in zip(plan.ids, plan.sources, cache.content_hash, cache.good, strict=True):
         try:
-            loaded = load_image(root, sources, plan.blocks[0].recipe.channels, max_pixels)
+            loaded = load_image(root, sources, recipe.channels, scale=recipe.scale, max_pixels=max_pixels)
         except BadImage:
             if good:
                 changed.append(image_id)

@@ -13,6 +13,7 @@ from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Storage
 DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
 TRAINED_SIZE_PX = 224
 MAX_PIXELS = 100_000_000
+SCALE_BY_TYPE = "dtype"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class FeaturizeSettings:
         Name of a channel file.
     channels : tuple of str
         Channels, in stacking order.
+    scale : str
+        The stored value that becomes 1 for the networks, or ``dtype``: the largest of the file's number type.
     size_px : int
         Side of the networks' input.
     device, precision : str
@@ -80,6 +83,7 @@ class FeaturizeSettings:
     weights: tuple[str, ...] = ("imagenet",)
     pattern: str | None = None
     channels: tuple[str, ...] = ()
+    scale: str = SCALE_BY_TYPE
     size_px: int = TRAINED_SIZE_PX
     device: str = "auto"
     precision: str = "auto"
@@ -123,6 +127,11 @@ class FeaturizeSettings:
                 raise OptionError(msg)
         if not 0 <= self.max_bad <= 1:
             msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
+            raise OptionError(msg)
+        if self.scale != SCALE_BY_TYPE and not (self.scale.isascii() and self.scale.isdecimal() and int(self.scale)):
+            msg = (
+                f"--scale is {self.scale!r}; expected {SCALE_BY_TYPE}, or the stored value that becomes 1, such as 4095"
+            )
             raise OptionError(msg)
         doubled = sorted({name for name in self.backbones if self.backbones.count(name) > 1})
         if doubled or not self.backbones:

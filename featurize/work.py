@@ -146,7 +146,9 @@ def _calibration_images(settings: FeaturizeSettings, manifests: dict[str, Manife
         if len(images) == CALIBRATION_IMAGES:
             break
         try:
-            loaded = load_image(manifest.root, sources, settings.channels, settings.max_pixels)
+            loaded = load_image(
+                manifest.root, sources, settings.channels, scale=settings.scale, max_pixels=settings.max_pixels
+            )
         except BadImage:
             continue  # told, counted and listed when its row is computed
         images.append(resize(loaded.pixels, settings.size_px))

@@ -166,9 +166,31 @@ def test_nan_pixels_are_quarantined_and_floats_are_never_clipped(project: Path, 
     found = quarantine()
     assert found["train0"] == ("NaN or infinite pixels", "1 NaN or infinite pixels")
     assert found["train1"] == ("NaN or infinite pixels", "1 NaN or infinite pixels")
-    assert found["train2"][1].endswith("to 3; expected 0 to 1")
+    assert found["train2"][1].endswith("to 3; expected 0 to 1 (--scale)")
     assert "train3" not in found
-    assert "1 images: float taken as it is" in err
+    assert "1 images: float pixels" in err
+
+
+def test_a_12_bit_camera_in_16_bit_files_is_scaled_by_the_value_named_and_nothing_is_clipped(
+    project: Path, run_cli: Run
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (24, 24)).astype(np.uint16)
+    np.testing.assert_allclose(unit_range(pixels, "4095"), pixels / 4095, rtol=1e-6)
+    for path in sorted(TRAIN.iterdir()):
+        Image.fromarray(pixels).save(path)
+    pixels[2, 3] = 5000
+    Image.fromarray(pixels).save(TRAIN / "train2.png")
+    code, _, err = run_cli("featurize", *QUICK, "--scale", "4095")
+    assert code == 4, err
+    assert quarantine()["train2"][1] == f"pixels from {pixels.min()} to 5000; expected 0 to 4095 (--scale)"
+    with FeatureCache(Path("features/train.h5")) as cache:
+        assert cache.blocks[0].recipe.scale == "4095"
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 2
+    assert "scale" in err
+    code, _, err = run_cli("featurize", *QUICK, "--scale", "auto")
+    assert code == 2
+    assert "--scale is 'auto'; expected dtype, or the stored value that becomes 1, such as 4095" in err
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -212,7 +234,7 @@ def test_sixteen_bits_are_kept(kind: str) -> None:
     decoded = decode(encoded(Image.fromarray(pixels), kind), suffix=f".{kind.lower()}")
     np.testing.assert_array_equal(decoded.pixels, pixels)
     np.testing.assert_allclose(unit_range(decoded.pixels), pixels / 65535, rtol=1e-6)
-    assert decoded.notes == ("16-bit divided by 65,535",)
+    assert decoded.notes == ("16 bits a channel",)
 
 
 def test_sixteen_bit_colour_is_refused_and_not_cut_to_eight() -> None:
@@ -262,7 +284,7 @@ def test_a_file_that_vanishes_is_quarantined_with_its_errno(project: Path) -> No
     manifest = list_images(TRAIN, ids=None)
     (TRAIN / "train0.png").unlink()
     with pytest.raises(BadImage, match=r"No such file or directory \(errno 2\)"):
-        load_image(TRAIN, manifest.sources[0], (), 10**6)
+        load_image(TRAIN, manifest.sources[0], (), scale="dtype", max_pixels=10**6)
 
 
 def test_strange_file_names_work(project: Path, run_cli: Run) -> None:
