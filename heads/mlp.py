@@ -19,6 +19,9 @@ from heads.whiten import whiten_rows
 N_NETWORKS = 3
 _PREDICT_ROWS = 4096
 _WARM_UP = 0.1
+# Networks learn by steps: few rows in large batches are few steps, and 12 epochs of them end before anything was learned.
+_LEAST_STEPS = 32
+_LEAST_BATCH_ROWS = 16
 
 
 class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -42,6 +45,7 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         The peak.
     weight_decay : float
     batch_rows : int
+        Rows of a step, at most: where an epoch would have fewer than 32 steps, batches are smaller, down to 16 rows.
     temperature : float
         Each network's outputs are divided by it before the softmax; chosen out of fold.
     power : float
@@ -220,7 +224,8 @@ class _Training:
         self._labels = torch.from_numpy(rows.indices)
         # Weights of mean 1 keep the step length, whatever scale they come in.
         self._weights = torch.from_numpy(rows.weights / rows.weights.mean()).float()
-        self._batch_rows = head.batch_rows
+        few = max(_LEAST_BATCH_ROWS, len(self._X) // _LEAST_STEPS)
+        self._batch_rows = min(head.batch_rows, few)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(head.seed)
             self._networks = S0Networks(rows.X.shape[1], head.width, len(rows.classes), head.dropout)
@@ -228,7 +233,7 @@ class _Training:
         self._optimiser = torch.optim.AdamW(
             self._networks.parameters(), lr=head.learning_rate, weight_decay=head.weight_decay, fused=True
         )
-        self._steps_left = head.schedule_epochs * -(-len(self._X) // head.batch_rows)
+        self._steps_left = head.schedule_epochs * -(-len(self._X) // self._batch_rows)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimiser, head.learning_rate, total_steps=self._steps_left + 1, pct_start=_WARM_UP
         )

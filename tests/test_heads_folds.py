@@ -137,3 +137,12 @@ def test_a_class_that_an_inner_fold_never_saw_gets_no_probability_and_stops_noth
     )
     for name in HEADS:
         assert choose(name, images, n_averaged=1, seed=0).settings["temperature"] > 0
+
+
+def test_a_few_images_predicted_right_do_not_make_the_temperature_fall_without_end():
+    labels = np.arange(40) % 4
+    logits = 3.0 * np.eye(4)[labels][None]
+    temperature, losses = fit_temperature(logits, labels, 1)
+    # exp(-3 / T) of a mistake's probability is left: about one image in forty, and not one in 10^65 as at the lower bound.
+    assert 0.3 < temperature < 2
+    assert losses.max() < 0.1
