@@ -16,12 +16,12 @@ def average(probabilities: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.fl
 
     Parameters
     ----------
-    probabilities : sequence of float arrays, shape (n_images, n_classes)
+    probabilities : sequence of float arrays, shape (..., n_images, n_classes)
         At least one.
 
     Returns
     -------
-    float64 array, shape (n_images, n_classes)
+    float64 array of the same shape
 
     Examples
     --------

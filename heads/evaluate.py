@@ -10,6 +10,7 @@ import numpy as np
 
 from features_cache.errors import LabelError, listed
 from features_cache.reader import FeatureCache
+from features_cache.tables import read_table
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
 from heads.fitted import check_blocks
@@ -32,6 +33,8 @@ class EvaluateSettings:
         Their labels; without a CSV, the first folder of each id.
     id_column, label_column, group_column : str, optional
         As the run had them, where not given.
+    drop_missing : bool
+        Whether images without a label are left out.
     """
 
     run: Path
@@ -40,6 +43,7 @@ class EvaluateSettings:
     id_column: str | None = None
     label_column: str | None = None
     group_column: str | None = None
+    drop_missing: bool = False
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
@@ -70,6 +74,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         images = _labelled(settings, run, cache)
         _check_unseen(images, set(read_checked(folder, run, "ids.json")), settings.features)
         labels = _as_the_run(images, run["classes"], str(settings.labels or settings.features))
+        cache.require_sound(images.rows)
         X = cache.load(rows=images.rows, views=views, blocks=names)
     classes = tuple(run["classes"])
     predicted = {head.name: head.predict_images(X) for head in heads}
@@ -97,7 +102,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
 
 def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCache) -> LabelledImages:
     fitted = run["settings"]
-    group_column = settings.group_column or fitted["group_column"]
     if settings.labels is None:
         table = labels_from_folders(cache.ids)
         return join_labels(
@@ -108,11 +112,14 @@ def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCac
             exclude_class=[name for name in fitted["exclude_class"] if (table["label"] == name).any()],
             least_classes=1,
         )
+    group_column, told = _group_column(settings, fitted["group_column"])
     table, warnings = read_labels(
         settings.labels,
         id_column=settings.id_column or fitted["id_column"],
         label_column=settings.label_column or fitted["label_column"],
         group_column=group_column,
+        drop_missing=settings.drop_missing,
+        will_fold=False,
     )
     return join_labels(
         table,
@@ -123,8 +130,18 @@ def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCac
         exclude_class=[name for name in fitted["exclude_class"] if (table["label"] == name).any()],
         ignore_unlabelled=True,
         least_classes=1,
-        warnings=warnings,
+        warnings=(*told, *warnings),
     )
+
+
+def _group_column(settings: EvaluateSettings, fitted: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """Choose the groups of the intervals: those asked for, else the run's where these labels have them."""
+    if settings.group_column or fitted is None or settings.labels is None:
+        return settings.group_column, ()
+    if fitted in read_table(settings.labels).columns:
+        return fitted, ()
+    text = f"{settings.labels} has no column {fitted!r}, the run's groups: images count as independent, and intervals are too narrow"
+    return None, (text,)
 
 
 def _check_unseen(images: LabelledImages, fitted_on: set[str], features: Path) -> None:

@@ -67,11 +67,13 @@ def make_folds(
         msg = f"--folds {n_folds} --repeats {n_repeats}; expected at least 2 folds and 1 repeat"
         raise OptionError(msg)
     if n_units < n_folds:
-        msg = f"--folds {n_folds}: there are only {n_units} {unit}; expected at least one a fold. Use --folds {max(2, n_units)}"
+        advice = f"Use --folds {n_units}" if n_units > 1 else f"Give more {unit}, or another --group-column"
+        msg = f"--folds {n_folds}: there are only {n_units} {unit}; expected at least one a fold. {advice}"
         raise OptionError(msg)
     most = int(np.bincount(labels).max())
     if most < n_folds:
-        msg = f"--folds {n_folds}: the largest class has only {most} images; expected at least one a fold. Use --folds {max(2, most)}"
+        advice = f"Use --folds {most}" if most > 1 else "Give more images of each class"
+        msg = f"--folds {n_folds}: the largest class has only {most} images; expected at least one a fold. {advice}"
         raise OptionError(msg)
     folds = []
     for repeat in range(n_repeats):
@@ -123,9 +125,16 @@ def check_folds(folds: Sequence[Fold], labels: Indices, classes: Sequence[str]) 
     counts = {name: int(np.sum(labels == list(classes).index(name))) for name in lost}
     shown = ", ".join(f"{name!r} ({count} images)" for name, count in list(counts.items())[:20])
     n_folds = 1 + max(fold.number for fold in folds)
+    ways = []
+    if n_folds > 2 and min(counts.values()) > 1:
+        ways.append(f"use fewer folds (--folds {max(2, n_folds - 2)})")
+    if max(counts.values()) > 1:
+        ways.append("name a finer group column, if classes and groups coincide")
+    if len(classes) - len(lost) > 1:
+        ways.append(f"leave them out (--exclude-class {','.join(lost)})")
     msg = (
-        f"{len(lost)} classes would vanish from the training part of a fold: {shown}, all in one of {n_folds} folds. Use "
-        f"fewer folds (--folds {max(2, n_folds - 2)}), a finer group column, or --exclude-class {','.join(lost)}"
+        f"{len(lost)} classes would vanish from the training part of a fold: {shown}, all in one of {n_folds} folds; "
+        f"{', or '.join(ways) or 'give more images of each class'}"
     )
     raise LabelError(msg)
 

@@ -81,6 +81,7 @@ def read_labels(
     label_column: str = "label",
     group_column: str | None = None,
     drop_missing: bool = False,
+    will_fold: bool = True,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Read a labels CSV: one record an image, every cell text.
 
@@ -94,6 +95,8 @@ def read_labels(
         What images that must stay together share: a well, a plate, a patient.
     drop_missing : bool
         Leave out records whose label is blank, ``NaN`` or ``?`` (an error otherwise).
+    will_fold : bool
+        Whether folds follow, so that a column that looks like a group is worth a warning.
 
     Returns
     -------
@@ -132,7 +135,7 @@ def read_labels(
                 f"image in a group. Fill them in, or leave out --group-column"
             )
             raise LabelError(msg)
-    else:
+    elif will_fold:
         warnings += _ungrouped(path, list(raw.columns), {id_column, label_column})
     return _without_duplicates(path, table, warnings), tuple(warnings)
 
@@ -153,14 +156,17 @@ def _without_missing(
 
 
 def _ungrouped(path: Path, columns: Sequence[str], taken: set[str]) -> list[str]:
-    for column in columns:
-        if column not in taken and any(name in column.lower() for name in _GROUP_NAMES):
-            text = (
-                f"{path} has a column {column!r}: images that share it are likely alike, and figures from folds that cut "
-                f"through it are too good. Consider --group-column {column}"
-            )
-            return [text]
-    return []
+    alike = [
+        column for column in columns if column not in taken and any(name in column.lower() for name in _GROUP_NAMES)
+    ]
+    if not alike:
+        return []
+    named = "a column" if len(alike) == 1 else "the columns"
+    text = (
+        f"{path} has {named} {listed(alike)}: images that share a value are likely alike, and figures from folds that cut "
+        f"through are too good. Consider --group-column {' or '.join(alike)}"
+    )
+    return [text]
 
 
 def _without_duplicates(path: Path, table: pd.DataFrame, warnings: list[str]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from features_cache.recipe import RANDOM_WEIGHTS
+from heads.catalogue import HEADS
 from heads.choosing import Choice
 from heads.metrics import HEADLINE
 
@@ -69,13 +70,16 @@ def metrics_table(shown: HasMetrics | Mapping[str, Any]) -> Table:
 
 
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay out runs side by side, as `list_runs` gives them: the last head of each is its ensemble, where it has one."""
+    """Lay out runs side by side, as `list_runs` gives them, a line each head."""
     table = Table(title="runs", caption="out-of-fold figures of every head")
     for title in ("run", "images", "classes", "groups", "blocks", "head"):
         table.add_column(title)
     for name in HEADLINE:
         table.add_column(TITLES[name], justify="right")
     for run in runs:
+        if "error" in run:
+            table.add_row(run["run"], *[""] * 4, "cannot be read", *[""] * len(HEADLINE))
+            continue
         name = f"{run['run']} (RANDOM WEIGHTS)" if run["random_weights"] else run["run"]
         described = [
             name,
@@ -146,40 +150,38 @@ def counts_picture(class_counts: Sequence[int], classes: Sequence[str], *, rando
 
 
 def learning_picture(choices: Sequence[Choice], *, head: str, random_weights: bool) -> bytes | None:
-    """Draw loss by epoch on the inner training rows and the inner held-out images of each fold.
+    """Draw how each fold's choice was made: loss of the inner held-out images by epoch, alpha or C.
+
+    Of the MLPs the loss of the inner training rows stands beside it: a learning curve.
 
     Returns
     -------
     bytes or None
-        PNG; None where the head has no epochs.
+        PNG; None where nothing was chosen.
     """
-    curves = [choice for choice in choices if choice.training_loss and choice.candidates]
+    chosen = HEADS[head].chosen
+    curves = [choice for choice in choices if choice.candidates]
     if not curves:
         return None
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for index, choice in enumerate(curves):
-        epochs = range(1, 1 + len(choice.training_loss))
-        axes.plot(
-            epochs,
-            choice.training_loss,
-            color=_ORANGE,
-            alpha=0.7,
-            label="" if index else "inner training, with dropout",
-        )
-        axes.plot(
-            *zip(*choice.candidates, strict=True),
-            color=_BLUE,
-            alpha=0.7,
-            label="" if index else "inner held out, views averaged",
-        )
-        axes.axvline(choice.settings["epochs"], color="0.6", lw=0.8, ls=":", label="" if index else "chosen")
-    axes.set_xlabel("epoch")
+        if choice.training_loss:
+            epochs = range(1, 1 + len(choice.training_loss))
+            label = "" if index else "inner training, with dropout"
+            axes.plot(epochs, choice.training_loss, color=_ORANGE, alpha=0.7, label=label)
+        tried, losses = zip(*sorted(choice.candidates), strict=True)
+        label = "" if index else "inner held out, views averaged"
+        axes.plot(tried, losses, color=_BLUE, alpha=0.7, marker="" if choice.training_loss else ".", label=label)
+        axes.axvline(choice.settings[chosen], color="0.6", lw=0.8, ls=":", label="" if index else "chosen")
+    if not curves[0].training_loss:
+        axes.set_xscale("log")
+    axes.set_xlabel({"epochs": "epoch"}.get(chosen, chosen))
     axes.set_ylabel("log-loss (nats)")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    _title(figure, f"Learning of {head}, one curve a fold", random_weights=random_weights)
+    _title(figure, f"Choice of {chosen} for {head}, one curve a fold", random_weights=random_weights)
     return _png(figure)
 
 

@@ -64,6 +64,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
         check_folds(folds, images.labels, images.classes)
         blocks = _chosen_blocks(cache.blocks, settings.blocks)
         views = slice(0, 1) if settings.views == "0" else None
+        cache.require_sound(images.rows)
         X = cache.load(rows=images.rows, views=views, blocks=[block.name for block in blocks])
     n_averaged = _views_averaged(settings, X.shape[1])
     training = TrainingImages(

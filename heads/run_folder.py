@@ -279,41 +279,46 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     -------
     list of dict
         ``run``, ``n_images``, ``n_classes``, ``folds``, ``repeats``, ``group_column``, ``blocks``, ``random_weights`` and
-        ``heads``: each head's headline figures.
+        ``heads``: each head's headline figures. Of a run that cannot be read ``run`` and ``error`` alone.
 
     Raises
     ------
     RunError
-        If the folder is missing, or a run in it cannot be read.
+        If the folder is missing.
     """
     if not folder.is_dir():
         msg = f"{folder}: no such folder; expected runs of `cli fit-heads`. Run it first, or name the folder"
         raise RunError(msg)
     rows = []
     for path in sorted(folder.glob("*/run.json")):
-        if path.parent.is_symlink():
-            continue
-        run = read_run(path.parent)
-        metrics = read_checked(path.parent, run, "metrics.json")
-        scores = {
-            name: {key: value for key, value in figures.items() if isinstance(value, dict) and "low" in value}
-            for name, figures in metrics["heads"].items()
-        }
-        settings = run["settings"]
-        rows.append(
-            {
-                "run": path.parent.name,
-                "n_images": metrics["n_images"],
-                "n_classes": len(metrics["classes"]),
-                "folds": settings["folds"],
-                "repeats": settings["repeats"],
-                "group_column": settings["group_column"],
-                "blocks": [block["name"] for block in run["blocks"]],
-                "random_weights": metrics["random_weights"],
-                "heads": scores,
-            }
-        )
+        if path.parent.is_symlink() or path.parent.name.startswith("."):
+            continue  # the link to the latest one, and what a killed fit left behind
+        try:
+            rows.append(_headline(path.parent))
+        except RunError as error:
+            rows.append({"run": path.parent.name, "error": str(error)})
     return rows
+
+
+def _headline(folder: Path) -> dict[str, Any]:
+    run = read_run(folder)
+    metrics = read_checked(folder, run, "metrics.json")
+    scores = {
+        name: {key: value for key, value in figures.items() if isinstance(value, dict) and "low" in value}
+        for name, figures in metrics["heads"].items()
+    }
+    settings = run["settings"]
+    return {
+        "run": folder.name,
+        "n_images": metrics["n_images"],
+        "n_classes": len(metrics["classes"]),
+        "folds": settings["folds"],
+        "repeats": settings["repeats"],
+        "group_column": settings["group_column"],
+        "blocks": [block["name"] for block in run["blocks"]],
+        "random_weights": metrics["random_weights"],
+        "heads": scores,
+    }
 
 
 def any_random(blocks: Sequence[Block]) -> bool:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features_cache.errors import OptionError, OutputExists, SubmissionError, listed
-from features_cache.files import publish
+from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS
 from features_cache.tables import read_table
@@ -161,6 +161,7 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
         rows = rows_of(ids, cache.ids, str(settings.sample or settings.features), str(settings.features))
         good = cache.good[rows]
         _check_quarantined(settings, ids, good)
+        cache.require_sound(rows[good])
         probabilities = np.tile(_prior(members), (len(ids), 1))
         probabilities[good] = _predict(members, cache, rows[good])
         n_views = 1 if all(member.run["settings"]["views"] == "0" for member in members) else cache.n_views
@@ -170,10 +171,15 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
         raise SubmissionError(msg)
     predicted = probabilities.argmax(axis=1)
     table = pd.DataFrame({names[0]: ids, names[1]: [classes[index] for index in predicted]})
-    _publish(settings.out, table, folders[0])
+    files = {settings.out: table}
     if settings.probabilities is not None:
-        described = pd.concat([table[[names[0]]], pd.DataFrame(probabilities, columns=list(classes))], axis=1)
-        _publish(settings.probabilities, described, folders[0])
+        files[settings.probabilities] = pd.concat(
+            [table[[names[0]]], pd.DataFrame(probabilities, columns=list(classes))], axis=1
+        )
+    for path in files:  # both or none, as far as can be known beforehand
+        require_folder(path.parent)
+    for path, content in files.items():
+        _publish(path, content, folders[0])
     counts = np.bincount(predicted, minlength=len(classes))
     return SubmissionSummary(
         path=settings.out,

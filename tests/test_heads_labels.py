@@ -119,6 +119,11 @@ def test_a_column_that_looks_like_a_group_is_warned_about(tmp_path, records, col
     assert join(path, group_column=column, grouped=True).warnings == ()
 
 
+def test_all_columns_that_look_like_groups_are_named(tmp_path, records):
+    path = write_csv(tmp_path / "l.csv", ["id", "label", "plate", "well"], [[*record, "g", "h"] for record in records])
+    assert "Consider --group-column plate or well" in join(path).warnings[0]
+
+
 def test_an_image_without_a_group_is_an_error_with_its_line(tmp_path, records):
     path = write_csv(tmp_path / "l.csv", ["id", "label", "well"], [[*record, ""] for record in records])
     with pytest.raises(LabelError, match=r"4 records have no 'well' \(lines 2, 3, 4, 5\)"):
@@ -147,6 +152,25 @@ def test_a_class_that_would_vanish_from_a_training_part_is_an_error_with_a_way_o
         LabelError, match=r"1 classes would vanish .*'rare' \(2 images\).*--folds 3.*--exclude-class rare"
     ):
         check_folds(folds, labels, ["a", "b", "rare"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "groups", "n_folds", "advice"),
+    [
+        ([0] * 20 + [1] * 20 + [2], None, 3, "3 folds; leave them out (--exclude-class rare)"),
+        ([0] * 20 + [1] * 20 + [2] * 3, [0, 1] * 20 + [2] * 3, 2, "name a finger group column"),
+        ([0] * 9 + [1] * 9 + [2] * 9, [0] * 9 + [1] * 9 + [2] * 9, 3, "classes and groups coincide"),
+    ],
+)
+def test_no_way_out_is_proposed_that_leads_back_here(labels, groups, n_folds, advice):
+    labels = np.array(labels)
+    groups = None if groups is None else np.array(groups)
+    folds = make_folds(labels, groups, n_folds=n_folds)
+    with pytest.raises(LabelError) as caught:
+        check_folds(folds, labels, ["a", "b", "rare"])
+    assert advice.replace("finger", "finer") in str(caught.value)
+    assert f"--folds {n_folds})" not in str(caught.value)
+    assert "--exclude-class a,b,rare" not in str(caught.value)
 
 
 def test_no_fold_is_checked_in_vain():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,8 @@ def run(project):
 def test_a_run_leaves_everything_behind_and_latest_points_at_it(project, run):
     names = sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
     assert names == sorted(
-        ["run.json", "metrics.json", "oof.csv", "ids.json", "class_counts.png", "learning_mlp.png"]
+        ["run.json", "metrics.json", "oof.csv", "ids.json", "class_counts.png"]
+        + [f"learning_{name}.png" for name in HEADS]
         + [f"confusion_{name}.png" for name in (*HEADS, "ensemble")]
         + [f"heads/{name}.{kind}" for name in HEADS for kind in ("json", "safetensors")]
     )
@@ -331,3 +334,36 @@ def test_a_cache_with_a_quarantined_image_leaves_it_out(tmp_path):
     )
     assert run.metrics["n_images"] == 29
     assert read_run(run.folder)["n_quarantined"] == 1
+
+
+def test_evaluate_without_the_run_s_group_column_says_so_and_goes_on(run, tmp_path):
+    new = new_images(tmp_path)
+    table = pd.read_csv(new["labels"], dtype=str)
+    table.drop(columns=["lab"]).to_csv(new["labels"], index=False)
+    figures = evaluate(EvaluateSettings(run=run.folder, **new))
+    assert figures["n_groups"] is None
+    assert any("has no column 'lab', the run's groups" in text for text in figures["warnings"])
+
+
+def test_what_a_killed_fit_left_is_not_listed_as_a_run(run):
+    left = run.folder.parent / ".permafeat-run-abc"
+    shutil.copytree(run.folder, left)
+    try:
+        assert left.name not in {row["run"] for row in list_runs(run.folder.parent)}
+    finally:
+        shutil.rmtree(left)
+
+
+def test_a_run_that_cannot_be_read_is_told_beside_the_others(run):
+    broken = run.folder.parent / "broken"
+    shutil.copytree(run.folder, broken)
+    (broken / "metrics.json").write_text("{}")
+    try:
+        rows = {row["run"]: row for row in list_runs(run.folder.parent)}
+        assert "edited since it was written" in rows["broken"]["error"]
+        assert rows["first"]["heads"]
+        console = Console(width=200, file=io.StringIO())
+        console.print(runs_table(list(rows.values())))
+        assert "cannot be read" in console.file.getvalue()
+    finally:
+        shutil.rmtree(broken)

@@ -8,7 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from features_cache.errors import OptionError, OutputExists, RecipeMismatch, RunError, SubmissionError, TableError
+from features_cache.errors import (
+    CacheDamaged,
+    InputError,
+    OptionError,
+    OutputExists,
+    RecipeMismatch,
+    RunError,
+    SubmissionError,
+    TableError,
+)
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads.run import FitSettings, fit_heads
@@ -178,3 +187,24 @@ def test_runs_of_other_classes_cannot_be_averaged(fitted, settings, tmp_path):
     )
     both = dataclasses.replace(settings, runs=(*settings.runs, run.folder))
     refused(both, RunError, "knows other classes .*differing: 'prophase'")
+
+
+def test_nothing_is_written_where_one_of_two_files_cannot_be(settings, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    refused(
+        dataclasses.replace(settings, probabilities=tmp_path / "file" / "p.csv"),
+        InputError,
+        "is a file; expected a folder",
+    )
+
+
+def test_damaged_features_stop_it(settings, fitted, tmp_path):
+    raw = bytearray(fitted.test.read_bytes())
+    with FeatureCache(fitted.test) as cache:
+        raw[cache.seal.features_at + 5] ^= 1
+    (tmp_path / "test.h5").write_bytes(raw)
+    refused(
+        dataclasses.replace(settings, features=tmp_path / "test.h5"),
+        CacheDamaged,
+        "the features of 't00' are damaged; run `cli verify`",
+    )

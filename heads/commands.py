@@ -1,0 +1,183 @@
+"""Commands on features: each parses, calls one function, prints. Scikit-learn and torch load inside the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from features_cache.console import (
+    AsJson,
+    Config,
+    IgnoreUnlabelled,
+    Overwrite,
+    app,
+    if_there,
+    print_lines,
+    print_table,
+    say,
+    split_list,
+)
+from features_cache.interrupt import stop_on_signals
+from features_cache.progress import progress_bar
+
+_TRAIN_CACHE, _TEST_CACHE = Path("features/train.h5"), Path("features/test.h5")
+_LABELS, _SAMPLE = Path("data/train.csv"), Path("data/sample_submission.csv")
+DropMissing = Annotated[bool, typer.Option(help="Leave out rows whose label is blank, NaN or ?.")]
+Heads = Annotated[list[str], typer.Option("--heads", help="Names, comma-separated or repeated.")]
+
+
+@app.command("fit-heads", epilog="Example: cli fit-heads --group-column well")
+def fit_heads(
+    ctx: typer.Context,
+    features: Annotated[Path, typer.Option(help="Cache of the training images.")] = _TRAIN_CACHE,
+    test_features: Annotated[
+        Path | None, typer.Option(help=f"Cache of the test images. (default: {_TEST_CACHE.name} beside)")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. (default: {_LABELS}, else folders)")] = None,
+    id_column: Annotated[str, typer.Option(help="Its column of ids.")] = "id",
+    label_column: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
+    group_column: Annotated[str | None, typer.Option(help="Images that share its value stay in one fold.")] = None,
+    exclude_class: Annotated[list[str], typer.Option(help="Classes that are left out.")] = [],
+    heads: Heads = ["ridge", "logistic", "mlp"],
+    blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. (default: all)")] = [],
+    folds: Annotated[int, typer.Option(help="Folds of each repeat.")] = 5,
+    repeats: Annotated[int, typer.Option(help="Times that the folds are drawn anew.")] = 1,
+    views: Annotated[str, typer.Option(help="all or 0: which views train and predict.")] = "all",
+    class_weight: Annotated[str, typer.Option(help="balanced or none.")] = "balanced",
+    seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
+    ignore_unlabelled: IgnoreUnlabelled = False,
+    drop_missing: DropMissing = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fit heads on cached features; every figure comes from images that the head never saw."""
+    from heads import report, run, settings
+
+    consequence = "nothing was written. Type the same command again to begin anew"
+    with stop_on_signals(consequence) as flag, progress_bar(quiet=ctx.obj) as show:
+
+        def progress(what: str, n_done: int, n_total: int) -> None:
+            flag.check()
+            show(what, n_done, n_total)
+
+        done = run.fit_heads(
+            settings.FitSettings(
+                features=features,
+                labels=labels or if_there(_LABELS),
+                id_column=id_column,
+                label_column=label_column,
+                group_column=group_column,
+                exclude_class=split_list(exclude_class),
+                heads=split_list(heads),
+                blocks=split_list(blocks),
+                folds=folds,
+                repeats=repeats,
+                views=views,  # type: ignore[arg-type]
+                class_weight=class_weight,  # type: ignore[arg-type]
+                seed=seed,
+                out=out,
+                test_features=test_features or if_there(features.with_name(_TEST_CACHE.name)),
+                ignore_unlabelled=ignore_unlabelled,
+                drop_missing=drop_missing,
+            ),
+            progress,
+        )
+    say(ctx, [f"warning: {text}" for text in done.warnings])
+    if as_json:
+        print_lines([json.dumps({"folder": done.folder.as_posix(), **done.metrics})])
+    else:
+        print_table(report.metrics_table(done))
+    say(ctx, [f"{done.folder}: metrics.json, oof.csv, heads, pictures; `cli submit` takes it from here"])
+
+
+@app.command(epilog="Example: cli submit --run runs/001,runs/002")
+def submit(
+    ctx: typer.Context,
+    run: Annotated[list[str], typer.Option(help="Run folders; several are averaged.")] = ["runs/latest"],
+    features: Annotated[Path, typer.Option(help="Cache of the test images.")] = _TEST_CACHE,
+    sample: Annotated[Path | None, typer.Option(help=f"Rows, order, columns. (default: {_SAMPLE})")] = None,
+    out: Annotated[Path, typer.Option(help="Where the submission goes.")] = Path("submission.csv"),
+    probabilities: Annotated[Path | None, typer.Option(help="Where a CSV of probabilities goes.")] = None,
+    heads: Heads = [],
+    fill_quarantined: Annotated[str, typer.Option(help="no, or prior: what images without features get.")] = "no",
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Average the probabilities of all heads and views, and write the submission."""
+    from heads import submission
+
+    summary = submission.submit(
+        submission.SubmitSettings(
+            runs=tuple(Path(name) for name in split_list(run)),
+            features=features,
+            sample=sample or if_there(_SAMPLE),
+            out=out,
+            probabilities=probabilities,
+            heads=split_list(heads),
+            overwrite=overwrite,
+            fill_quarantined=fill_quarantined,  # type: ignore[arg-type]
+        )
+    )
+    say(ctx, submission.summary_lines(summary))
+    if as_json:
+        print_lines([json.dumps(summary.to_json())])
+
+
+@app.command(epilog="Example: cli evaluate --run runs/latest --features features/new.h5 --labels new.csv")
+def evaluate(
+    ctx: typer.Context,
+    features: Annotated[Path, typer.Option(help="Cache of images that no head was fitted on.")],
+    run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
+    labels: Annotated[Path | None, typer.Option(help="CSV of their labels. (default: folders)")] = None,
+    id_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
+    label_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
+    group_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
+    drop_missing: DropMissing = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run's heads on images with known labels."""
+    from heads import evaluate as evaluation
+    from heads import report
+
+    metrics = evaluation.evaluate(
+        evaluation.EvaluateSettings(
+            run=run,
+            features=features,
+            labels=labels,
+            id_column=id_column,
+            label_column=label_column,
+            group_column=group_column,
+            drop_missing=drop_missing,
+        )
+    )
+    say(ctx, [f"warning: {text}" for text in metrics["warnings"]])
+    if as_json:
+        print_lines([json.dumps(metrics)])
+    else:
+        print_table(report.metrics_table(metrics))
+
+
+@app.command(epilog="Example: cli runs")
+def runs(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="Folder of run folders.")] = Path("runs"),
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List runs with their headline figures side by side."""
+    from heads import report, run_folder
+
+    found = run_folder.list_runs(folder)
+    if as_json:
+        print_lines([json.dumps(found)])
+    else:
+        print_table(report.runs_table(found))
+    for row in found:
+        if "error" in row:
+            say(ctx, [f"warning: {row['error']}"])
