@@ -47,6 +47,9 @@ def test_each_room_imports_only_what_its_layer_may(path: Path) -> None:
 
 def test_there_is_no_import_cycle_and_nobody_imports_the_command_line() -> None:
     graph = {name_of(path): imports_of(path) for path in SOURCES}
+    assert [name for name, imported in graph.items() if any(other.endswith("commands") for other in imported)] == [
+        "cli"
+    ]
     order = list(TopologicalSorter(graph).static_order())
     assert order[-1] == "cli"
 

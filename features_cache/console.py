@@ -1,0 +1,65 @@
+"""The terminal: the options that commands share, and how results are printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from features_cache.config import CONFIG_NAME, read_defaults
+
+app = typer.Typer(
+    name="cli",
+    help="Featurize images once with frozen networks, fit heads on the features in seconds, submit the average.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "PERMAFEAT", "help_option_names": ["-h", "--help"]},
+)
+
+
+def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
+    """Take the command's defaults from permafeat.toml: flags and environment come before them."""
+    path = file or Path(CONFIG_NAME)
+    if not ctx.resilient_parsing and (file is not None or path.is_file()):
+        known = (command.callback for command in app.registered_commands)
+        commands = {command.__name__.replace("_", "-"): command for command in known if command}
+        ctx.default_map = read_defaults(path, str(ctx.info_name), commands)
+    return file
+
+
+_CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. (default: {CONFIG_NAME})")
+Config = Annotated[Path | None, _CONFIG]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where something stands already.")]
+IgnoreUnlabelled = Annotated[bool, typer.Option(help="Leave out images without a row in --labels.")]
+
+
+def split_list(values: Sequence[str]) -> tuple[str, ...]:
+    """Take apart a list that was given comma-separated, repeated, or both."""
+    return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+def if_there(path: Path) -> Path | None:
+    """Return a default file if it exists."""
+    return path if path.is_file() else None
+
+
+def print_table(table: Any) -> None:  # noqa: ANN401 - rich is imported where it is needed
+    """Print a rich table on stdout, never folded below what it needs."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_lines(lines: Sequence[str], *, file: Any = None) -> None:  # noqa: ANN401 - a text stream
+    """Print lines on stdout, or on another stream."""
+    print("\n".join(lines), file=file or sys.stdout)
+
+
+def say(ctx: typer.Context, lines: Sequence[str]) -> None:
+    """Tell people on stderr, unless ``--quiet``."""
+    if lines and not ctx.obj:
+        print_lines(lines, file=sys.stderr)
