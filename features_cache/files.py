@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,9 +19,10 @@ from pathlib import Path
 from features_cache.errors import DiskFull, InputError, PermafeatError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR}
+_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 _LEFT_FOR_DEAD_S = 3600.0
+_FULL_FSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 TEMPORARY_PREFIX = ".permafeat-"
 
 
@@ -40,7 +43,10 @@ class Disk:
 
     def fsync(self, descriptor: int) -> None:
         """Return once the file's bytes are on the disk."""
-        os.fsync(descriptor)
+        if _FULL_FSYNC is None:
+            os.fsync(descriptor)
+        else:  # macOS: fsync leaves the bytes in the drive's own memory
+            fcntl.fcntl(descriptor, _FULL_FSYNC)
 
     def close(self, descriptor: int) -> None:
         """Close a descriptor."""
@@ -106,6 +112,7 @@ def publish(
         The folder cannot be written to.
     """
     temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}"
+    require_folder(path.parent)
     try:
         _make_folder(path.parent, disk)
         descriptor = disk.create(temporary)
@@ -127,12 +134,29 @@ def publish(
         raise
     except OSError as error:
         if error.errno in _FULL:
-            msg = f"{path}: {error.strerror}; free some space and type the same command again: it goes on where it stopped"
+            msg = f"{path}: {error.strerror}; free some space and type the same command again"
             raise DiskFull(msg) from error
         if error.errno in _FORBIDDEN:
             msg = f"{path}: cannot be written ({error.strerror}); choose another folder with --out"
             raise InputError(msg) from error
         raise
+
+
+def require_folder(folder: Path) -> None:
+    """Check that a folder is there, or can be made, and can be written to.
+
+    Raises
+    ------
+    InputError
+        If a file stands in its way, or it may not be written to.
+    """
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        msg = f"{folder}: {nearest} is a file; expected a folder, or nothing. Choose another place with --out"
+        raise InputError(msg)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        msg = f"{folder}: {nearest} may not be written to; choose another place with --out"
+        raise InputError(msg)
 
 
 def _make_folder(folder: Path, disk: Disk) -> None:
@@ -164,15 +188,17 @@ def _give_name(disk: Disk, temporary: Path, path: Path, *, replace: bool) -> boo
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            # Without hard links put-if-absent cannot be atomic; two writers of one part write the same bytes, so the
-            # later rename changes nothing.
-            disk.replace(temporary, path)
+            # Without hard links put-if-absent cannot be atomic. Two writers of one part write the same bytes, so a rename
+            # in between changes nothing; what stands there for longer is not replaced.
+            published = not path.exists()
+            if published:
+                disk.replace(temporary, path)
     disk.fsync_folder(path.parent)
     return published
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove the temporary files that killed writers left in a folder; return how many.
+    """Remove the temporary files and folders that killed writers left in a folder; return how many.
 
     Younger ones than an hour stay: another writer may be at work on them.
     """
@@ -180,6 +206,9 @@ def remove_leftovers(folder: Path) -> int:
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _LEFT_FOR_DEAD_S:
-                path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
                 n_removed += 1
     return n_removed

@@ -7,6 +7,7 @@ its metadata in memory, and ``files.publish`` writes the bytes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -100,6 +101,13 @@ class Rows:
     conversions: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
+def row_checksums(features: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Hash each image's features as they are stored: blake2b-128, shape (images, 16)."""
+    stored = np.ascontiguousarray(features, dtype=_little_endian(features.dtype.name))
+    digests = [hashlib.blake2b(row.data, digest_size=HASH_BYTES).digest() for row in stored]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, HASH_BYTES)
+
+
 def _little_endian(storage: str) -> np.dtype[Any]:
     return np.dtype(storage).newbyteorder("<")
 
@@ -128,6 +136,7 @@ def cache_around(
     ids: Sequence[str],
     status: NDArray[np.uint8],
     content_hash: NDArray[np.uint8],
+    checksum: NDArray[np.uint8],
     blocks: Sequence[Block],
     n_views: int,
     storage: Storage,
@@ -163,6 +172,7 @@ def cache_around(
         _plain(file, "ids", names.astype(width))
         _plain(file, "status", status.astype(np.uint8))
         _plain(file, "content_hash", content_hash.astype(np.uint8))
+        _plain(file, "checksum", checksum.astype(np.uint8))
         _plain(file, "blocks", _json_bytes([block.to_json() for block in blocks]))
         # The features come last: all metadata then lies before them, in one piece.
         space = h5py.h5s.create_simple(shape)
@@ -173,13 +183,12 @@ def cache_around(
     return sparse.between(SEAL_BYTES, offset), sparse.between(offset + n_features, sparse.n_bytes)
 
 
-def part_image(rows: Rows, *, plan_digest: str, unit: int, first_row: int) -> bytes:
+def part_image(rows: Rows, *, plan_digest: str, unit: int) -> bytes:
     """Build the file of one part in memory; return all of it but the seal."""
     memory = io.BytesIO()
     with h5py.File(memory, "w", libver=_H5_VERSION, userblock_size=SEAL_BYTES) as file:
         file.attrs["plan"] = np.bytes_(plan_digest)
         file.attrs["unit"] = np.uint64(unit)
-        file.attrs["first_row"] = np.uint64(first_row)
         features = rows.features.astype(_little_endian(rows.features.dtype.name), copy=False)
         chunks = (1, *features.shape[1:])
         file.create_dataset("features", data=features, chunks=chunks, fletcher32=True, track_times=False)

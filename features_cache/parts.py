@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
 
 from features_cache.errors import CacheDamaged, CacheIncomplete, ForeignCache
-from features_cache.files import DISK, Disk, publish
+from features_cache.files import DISK, TEMPORARY_PREFIX, Disk, publish
 from features_cache.layout import Rows, part_image, rows_of_part
 from features_cache.plan import Plan
-from features_cache.seal import PART_MAGIC, Sealing, check_bytes
+from features_cache.seal import PART_MAGIC, Sealing, check_whole, read_seal
 
 QUARANTINE = "quarantine"
 
@@ -66,7 +68,7 @@ class Parts:
         if rows.features.shape != expected or rows.features.dtype.name != self.plan.storage:
             msg = f"unit {unit} has features {rows.features.shape} {rows.features.dtype}; the plan says {expected} {self.plan.storage}"
             raise ValueError(msg)
-        image = part_image(rows, plan_digest=self._digest, unit=unit, first_row=self.plan.rows_of(unit).start)
+        image = part_image(rows, plan_digest=self._digest, unit=unit)
         sealing = Sealing(PART_MAGIC)
         return publish(self.path_of(unit), sealing.pass_through([image]), head=sealing.seal, disk=self._disk)
 
@@ -82,20 +84,28 @@ class Parts:
         """
         path = self.path_of(unit)
         try:
-            check_bytes(path, PART_MAGIC)
+            handle = path.open("rb")
         except FileNotFoundError as error:
             msg = f"{path}: part {unit} of {self.plan.n_units} is missing; run `cli featurize` again to resume"
             raise CacheIncomplete(msg) from error
-        except ForeignCache as error:
-            raise CacheDamaged(str(error)) from error
-        with h5py.File(path, "r", locking=False) as file:
-            if file.attrs["plan"].decode() != self._digest or int(file.attrs["unit"]) != unit:
-                msg = f"{path}: a part of another plan or unit; run `cli featurize` again, it is done anew"
-                raise CacheDamaged(msg)
-            return rows_of_part(file)
+        # One descriptor: another writer may set the part aside, or remove it after publishing, at any moment.
+        with handle:
+            try:
+                check_whole(handle, path, read_seal(handle, path, PART_MAGIC))
+            except ForeignCache as error:
+                raise CacheDamaged(str(error)) from error
+            with h5py.File(handle, "r") as file:
+                if file.attrs["plan"].decode() != self._digest or int(file.attrs["unit"]) != unit:
+                    msg = f"{path}: a part of another plan or unit; run `cli featurize` again, it is done anew"
+                    raise CacheDamaged(msg)
+                return rows_of_part(file)
 
-    def check(self) -> Iterator[tuple[int, Rows | None]]:
-        """Go through all units; a part that does not check out is moved to ``quarantine/``.
+    def has(self, unit: int) -> bool:
+        """Whether a unit was committed; its bytes are not looked at."""
+        return self.path_of(unit).exists()
+
+    def check(self, units: Iterable[int] | None = None) -> Iterator[tuple[int, Rows | None]]:
+        """Go through some units, or all; a part that does not check out is moved to ``quarantine/``.
 
         Yields
         ------
@@ -103,7 +113,7 @@ class Parts:
         rows : Rows or None
             None where the unit has to be computed.
         """
-        for unit in range(self.plan.n_units):
+        for unit in range(self.plan.n_units) if units is None else units:
             try:
                 yield unit, self.read(unit)
             except CacheIncomplete:
@@ -115,9 +125,17 @@ class Parts:
     def _set_aside(self, unit: int) -> None:
         folder = self.folder / QUARANTINE
         folder.mkdir(exist_ok=True)
-        self._disk.replace(self.path_of(unit), folder / self.path_of(unit).name)
-        self._disk.fsync_folder(self.folder)
+        # Another writer may have set it aside first.
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.replace(self.path_of(unit), folder / self.path_of(unit).name)
+            self._disk.fsync_folder(self.folder)
 
     def remove(self) -> None:
-        """Remove the folder: only once the finished cache is published and checked."""
-        shutil.rmtree(self.folder)
+        """Remove the folder: only once the finished cache is published and checked.
+
+        Its name goes first, so that no kill leaves a folder with some parts, which would look like a run to be finished.
+        """
+        going = self.folder.with_name(f"{TEMPORARY_PREFIX}{self.folder.name}.{secrets.token_hex(8)}")
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.replace(self.folder, going)
+            shutil.rmtree(going)

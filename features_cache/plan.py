@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from features_cache.errors import CacheDamaged, ImageChanged, OutputExists, RecipeMismatch, listed
+from features_cache.errors import CacheDamaged, ImageChanged, OutputExists, PermafeatError, RecipeMismatch, listed
 from features_cache.files import DISK, Disk, publish
 from features_cache.recipe import Block, Storage, canonical_json, digest_of, recipe_differences, show_differences
 
 PLAN_NAME = "plan.json"
-_PLAN_VERSION = 1
+_PLAN_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,10 @@ class Plan:
         Images in one unit of work; unit k holds the rows from ``k * unit_images`` on.
     execution : Execution
         How the networks run.
+    base : str
+        Checksum (hexadecimal) of the cache that is extended; empty where everything is computed.
+    anew : tuple of str
+        Ids of images that are computed anew although that cache holds them.
     """
 
     ids: tuple[str, ...]
@@ -78,6 +82,8 @@ class Plan:
     blocks: tuple[Block, ...]
     unit_images: int
     execution: Execution
+    base: str = ""
+    anew: tuple[str, ...] = ()
 
     @property
     def n_columns(self) -> int:
@@ -119,6 +125,8 @@ class Plan:
             "blocks": [block.to_json() for block in self.blocks],
             "unit_images": self.unit_images,
             "execution": dataclasses.asdict(self.execution),
+            "base": self.base,
+            "anew": list(self.anew),
         }
 
     @classmethod
@@ -144,10 +152,23 @@ class Plan:
                 blocks=tuple(Block.from_json(block) for block in fields["blocks"]),
                 unit_images=fields["unit_images"],
                 execution=Execution(**fields["execution"]),
+                base=fields["base"],
+                anew=tuple(fields["anew"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             msg = f"the plan cannot be read ({error!r}); begin anew with --overwrite"
             raise CacheDamaged(msg) from error
+
+
+def parts_folder(path: Path) -> Path:
+    """Return where plan and parts of a cache lie while it is being made.
+
+    Examples
+    --------
+    >>> parts_folder(Path("features/train.h5")).as_posix()
+    'features/train.parts'
+    """
+    return path.with_suffix(".parts")
 
 
 def plan_in(folder: Path) -> Plan | None:
@@ -169,10 +190,21 @@ def plan_in(folder: Path) -> Plan | None:
     return Plan.from_json(fields)
 
 
-def settle_plan(folder: Path, wanted: Plan, *, disk: Disk = DISK) -> Plan:
+def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk = DISK) -> Plan:
     """Publish a plan, or take up the one that an unfinished run left.
 
     A run that goes on keeps the earlier unit size and execution, whatever this process would have chosen.
+
+    Parameters
+    ----------
+    folder : Path
+        Where parts lie.
+    wanted : Plan
+        What this process would do.
+    shared : bool
+        Whether other processes work on the same plan: then it binds even before anything was committed.
+    disk : Disk
+        The system calls.
 
     Returns
     -------
@@ -187,10 +219,13 @@ def settle_plan(folder: Path, wanted: Plan, *, disk: Disk = DISK) -> Plan:
         If the unfinished run was asked for other features, images or views.
     """
     found = plan_in(folder)
-    if found != wanted and not any(folder.glob("*.h5")):
-        # Nothing was committed under the earlier plan: it binds nobody.
-        (folder / PLAN_NAME).unlink(missing_ok=True)
-        found = None
+    if found is not None and not shared and not any(folder.glob("*.h5")):
+        try:
+            require_same_work(found, wanted, folder)
+        except PermafeatError:
+            # Nothing was committed under the earlier plan: it binds nobody.
+            disk.unlink(folder / PLAN_NAME)
+            found = None
     if found is None:
         publish(folder / PLAN_NAME, [canonical_json(wanted.to_json())], disk=disk)
         # Another writer may have come first; both follow the plan that stands.
@@ -209,6 +244,10 @@ def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
     """
     ways_out = f"Finish it with its own options, or begin anew with --overwrite, or choose another --out ({folder})"
     require_same_recipes(found.blocks, wanted.blocks, f"the unfinished run. {ways_out}")
+    if found.blocks != wanted.blocks:
+        began, now = (",".join(block.name for block in blocks) for blocks in (found.blocks, wanted.blocks))
+        msg = f"the unfinished run has the blocks {began}; {now} are asked for. {ways_out}"
+        raise OutputExists(msg)
     if found.execution.device != wanted.execution.device:
         began, now = found.execution.device, wanted.execution.device
         msg = f"the unfinished run began with --device {began}; this one would go on with {now}. {ways_out}"
@@ -219,6 +258,9 @@ def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
     if found.ids != wanted.ids:
         n_new, n_gone = len(set(wanted.ids) - set(found.ids)), len(set(found.ids) - set(wanted.ids))
         msg = f"the unfinished run has other images ({n_new} are new, {n_gone} are gone). {ways_out}"
+        raise OutputExists(msg)
+    if (found.base, found.anew) != (wanted.base, wanted.anew):
+        msg = f"the unfinished run extends another file than the one that stands there now, or repairs other rows. {ways_out}"
         raise OutputExists(msg)
     changed = [
         image_id for image_id, old, new in zip(found.ids, found.sources, wanted.sources, strict=True) if old != new

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import CacheIncomplete, CacheMissing, ForeignCache, OptionError, did_you_mean
-from features_cache.layout import HASH_BYTES, read_json
+from features_cache.errors import (
+    CacheDamaged,
+    CacheError,
+    CacheIncomplete,
+    CacheMissing,
+    ForeignCache,
+    OptionError,
+    Refused,
+    did_you_mean,
+    listed,
+)
+from features_cache.foreign import check_contents, check_members
+from features_cache.layout import read_json, row_checksums
+from features_cache.plan import Plan, parts_folder
+from features_cache.raw import RawFeatures
 from features_cache.recipe import Block
-from features_cache.seal import CACHE_MAGIC, read_seal
+from features_cache.seal import CACHE_MAGIC, check_around, check_whole, read_seal
 from features_cache.status import Status
-from features_cache.writer import parts_folder
 
-_DATASETS = {
-    "features": ("float16", "float32"),
-    "ids": ("bytes",),
-    "status": ("uint8",),
-    "content_hash": ("uint8",),
-    "blocks": ("uint8",),
-}
-_SLAB_BYTES = 64 << 20
+_CHUNK_BYTES = 64 << 20
+_HASHED_IMAGES = 64
 
 Rows = NDArray[np.intp] | slice | None
 
@@ -46,6 +53,8 @@ class FeatureCache:
         :class:`~features_cache.status.Status` codes.
     content_hash : uint8 array, shape (n_images, 16)
         blake2b-128 of each image's bytes.
+    checksum : uint8 array, shape (n_images, 16), or None
+        blake2b-128 of each image's features; None in format 1.
     blocks : tuple of Block
         The columns, in order.
     n_images, n_views, n_columns : int
@@ -73,27 +82,42 @@ class FeatureCache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # One descriptor for all: the name may be given to an extended cache at any moment.
+        self._handle = _opened(path)
         try:
-            self.seal = read_seal(path, CACHE_MAGIC)
-        except FileNotFoundError as error:
-            raise _absent(path) from error
-        except IsADirectoryError as error:
-            msg = f"{path}: a folder; expected a cache (*.h5)"
-            raise CacheMissing(msg) from error
-        self._file = h5py.File(path, "r", locking=False)
-        try:
-            _check_members(path, self._file)
-            self._features: h5py.Dataset = self._file["features"]
-            self.n_images, self.n_views, self.n_columns = map(int, self._features.shape)
-            self.storage = self._features.dtype.name
-            self.ids = tuple(raw.decode("utf-8") for raw in self._file["ids"][()])
-            self.status: NDArray[np.uint8] = self._file["status"][()]
-            self.content_hash: NDArray[np.uint8] = self._file["content_hash"][()]
-            self.blocks = tuple(Block.from_json(fields) for fields in read_json(self._file["blocks"]))
-            _check_contents(path, self.ids, self.blocks, self.n_columns)
+            self.seal = read_seal(self._handle, path, CACHE_MAGIC)
+            check_around(self._handle, path, self.seal)
+            try:
+                with h5py.File(self._handle, "r") as file:
+                    self._read_members(file)
+            except (OSError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as error:
+                if isinstance(error, CacheError | Refused):
+                    raise
+                msg = f"{path}: cannot be read as a cache ({type(error).__name__}: {error}); refused"
+                raise ForeignCache(msg) from error
         except BaseException:
-            self._file.close()
+            self.close()
             raise
+
+    def _read_members(self, file: h5py.File) -> None:
+        """Read all but the features, once nothing speaks against it."""
+        check_members(self.path, file, self.seal)
+        features = file["features"]
+        self.n_images, self.n_views, self.n_columns = map(int, features.shape)
+        self.storage = features.dtype.name
+        self._raw = RawFeatures(
+            self._handle.fileno(),
+            self.path,
+            features.id.get_offset(),
+            (self.n_images, self.n_views, self.n_columns),
+            features.dtype,
+        )
+        self.ids = tuple(raw.decode("utf-8") for raw in file["ids"][()])
+        self.status: NDArray[np.uint8] = file["status"][()]
+        self.content_hash: NDArray[np.uint8] = file["content_hash"][()]
+        self.checksum: NDArray[np.uint8] | None = file["checksum"][()] if "checksum" in file else None
+        self.blocks = tuple(Block.from_json(fields) for fields in read_json(file["blocks"]))
+        check_contents(self.path, self.ids, self.status, self.blocks, self.n_columns)
 
     @property
     def good(self) -> NDArray[np.bool_]:
@@ -104,6 +128,49 @@ class FeatureCache:
     def random_weights(self) -> bool:
         """Whether any block comes from a network that was never trained."""
         return not all(block.recipe.pretrained for block in self.blocks)
+
+    def check_bytes(self) -> None:
+        """Read the whole file, and raise ``CacheDamaged`` if a byte is not what was written."""
+        check_whole(self._handle, self.path, self.seal)
+
+    def damaged(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Find the images whose features are not the bytes that were written; reads all views and blocks of these rows.
+
+        Returns
+        -------
+        bool array, shape of rows
+            All false in format 1, which has no checksum a row.
+        """
+        if self.checksum is None:
+            return np.zeros(len(rows), bool)
+        expected = self.checksum
+
+        def differ(here: NDArray[np.intp]) -> NDArray[np.bool_]:
+            found: NDArray[np.bool_] = (row_checksums(self.stored(here)) != expected[here]).any(axis=1)
+            return found
+
+        # In threads: hashing releases the interpreter, and is slower than the disk.
+        with ThreadPoolExecutor() as pool:
+            pieces = list(pool.map(differ, np.split(rows, range(_HASHED_IMAGES, len(rows), _HASHED_IMAGES))))
+        return np.concatenate(pieces)
+
+    def require_sound(self, rows: NDArray[np.intp]) -> None:
+        """Check some images' features against their checksums.
+
+        Raises
+        ------
+        CacheDamaged
+            If a byte differs.
+        """
+        damaged = self.damaged(rows)
+        if damaged.any():
+            names = listed([self.ids[row] for row in rows[damaged]])
+            msg = f"{self.path}: the features of {names} are damaged; run `cli verify`, then `cli featurize --repair`, or restore the file"
+            raise CacheDamaged(msg)
+
+    def is_made_of(self, plan: Plan) -> bool:
+        """Whether a plan describes this very file."""
+        return (self.ids, self.n_views, self.blocks) == (plan.ids, plan.n_views, plan.blocks)
 
     def load(
         self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None
@@ -125,22 +192,57 @@ class FeatureCache:
         ------
         OptionError
             If a block is not in the cache.
+        CacheDamaged
+            If the file cannot be read to its end.
         """
-        wanted_rows = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        out: NDArray[np.float32] = self._read(wanted, views, blocks, np.dtype(np.float32))
+        return out
+
+    def stored(
+        self, rows: Rows = None, *, views: Rows = None, blocks: Sequence[str] | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """Read features as :meth:`load` does, in the number type in which they are stored."""
+        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        return self._read(wanted, views, blocks, np.dtype(self.storage))
+
+    def chunks(
+        self,
+        *,
+        rows: Rows = None,
+        views: Rows = None,
+        blocks: Sequence[str] | None = None,
+        n_bytes: int = _CHUNK_BYTES,
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
+        """Go through features in pieces, for caches larger than memory.
+
+        Parameters
+        ----------
+        rows, views, blocks
+            As of :meth:`load`.
+        n_bytes : int
+            Size of a piece in memory, at most (but one image at least).
+
+        Yields
+        ------
+        rows : int array, shape (n,)
+            Places of the images in the cache.
+        features : float32 array, shape (n, views, columns)
+        """
+        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        n_views = len(np.arange(self.n_views)[slice(None) if views is None else views])
+        per_chunk = max(1, n_bytes // max(1, 4 * n_views * len(self.columns_of(blocks))))
+        for first in range(0, len(wanted), per_chunk):
+            here = wanted[first : first + per_chunk]
+            yield here, self.load(rows=here, views=views, blocks=blocks)
+
+    def _read(
+        self, rows: NDArray[np.intp], views: Rows, blocks: Sequence[str] | None, dtype: np.dtype[Any]
+    ) -> NDArray[Any]:
         wanted_views = np.arange(self.n_views)[slice(None) if views is None else views]
         columns = self.columns_of(blocks)
-        out = np.empty((len(wanted_rows), len(wanted_views), len(columns)), np.float32)
-        everything = len(wanted_views) == self.n_views and len(columns) == self.n_columns
-        in_order = everything and bool((np.diff(wanted_views) == 1).all() and (np.diff(columns) == 1).all())
-        per_slab = max(1, _SLAB_BYTES // (self.n_views * self.n_columns * self._features.dtype.itemsize))
-        for first in range(0, self.n_images, per_slab):
-            last = min(first + per_slab, self.n_images)
-            here = (wanted_rows >= first) & (wanted_rows < last)
-            if not here.any():
-                continue
-            slab = self._features[first:last]
-            picked = slab[wanted_rows[here] - first]
-            out[here] = picked if in_order else picked[:, wanted_views][:, :, columns]
+        out = np.empty((len(rows), len(wanted_views), len(columns)), dtype)
+        self._raw.read_into(out, rows, wanted_views, columns)
         return out
 
     def columns_of(self, blocks: Sequence[str] | None) -> NDArray[np.intp]:
@@ -161,7 +263,7 @@ class FeatureCache:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._handle.close()
 
     def __enter__(self) -> Self:
         return self
@@ -180,38 +282,14 @@ def _absent(path: Path) -> Exception:
     return CacheMissing(msg)
 
 
-def _check_members(path: Path, file: h5py.File) -> None:
-    """Refuse what reaches outside the file or is not of the format, before a byte of data is read."""
-    names = set(file)
-    if names != set(_DATASETS):
-        msg = f"{path}: holds {sorted(names)}; expected {sorted(_DATASETS)}. It is not a cache of ours; refused"
-        raise ForeignCache(msg)
-    for name, types in _DATASETS.items():
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            msg = f"{path}: {name} is a link to somewhere else; refused"
-            raise ForeignCache(msg)
-        member: Any = file[name]
-        if not isinstance(member, h5py.Dataset) or not member.dtype.name.startswith(types):
-            msg = f"{path}: {name} is not the array that the format describes; refused"
-            raise ForeignCache(msg)
-        creation = member.id.get_create_plist()
-        if creation.get_layout() != h5py.h5d.CONTIGUOUS or creation.get_external_count() or creation.get_nfilters():
-            msg = f"{path}: {name} is stored outside the file or through a filter; refused"
-            raise ForeignCache(msg)
-        if member.id.get_storage_size() != member.nbytes:
-            msg = f"{path}: {name} declares {member.nbytes} bytes and stores {member.id.get_storage_size()}; refused"
-            raise ForeignCache(msg)
-    n_images = file["features"].shape[0] if file["features"].ndim == 3 else -1
-    shapes = {"ids": (n_images,), "status": (n_images,), "content_hash": (n_images, HASH_BYTES)}
-    if any(file[name].shape != shape for name, shape in shapes.items()):
-        msg = f"{path}: ids, status, content_hash and features do not have the same number of images; refused"
-        raise ForeignCache(msg)
-
-
-def _check_contents(path: Path, ids: tuple[str, ...], blocks: tuple[Block, ...], n_columns: int) -> None:
-    if len(set(ids)) != len(ids):
-        msg = f"{path}: {len(ids) - len(set(ids))} ids occur twice; it is not a cache of ours; refused"
-        raise ForeignCache(msg)
-    if [block.start for block in blocks] + [n_columns] != [0, *(block.stop for block in blocks)]:
-        msg = f"{path}: its blocks do not cover its {n_columns} columns; it is not a cache of ours; refused"
-        raise ForeignCache(msg)
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb", buffering=0)
+    except FileNotFoundError as error:
+        raise _absent(path) from error
+    except IsADirectoryError as error:
+        msg = f"{path}: a folder; expected a cache (*.h5)"
+        raise CacheMissing(msg) from error
+    except PermissionError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); ask its owner for permission"
+        raise CacheDamaged(msg) from error

@@ -38,10 +38,10 @@ def digest_of(value: object) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Everything that moves a feature's value: two equal recipes give equal numbers, whatever ran them.
+    """Everything that moves a feature's value by more than rounding: two equal recipes give features of one kind.
 
     The number of views is not here (more views leave the others as they are), nor are library versions, batch
-    shape and thread count: those are provenance.
+    shape and thread count, which move the last bits: those are provenance.
 
     Parameters
     ----------

@@ -1,22 +1,31 @@
-"""The first 512 bytes of every file of ours: who wrote it, how long it is, and a hash of all that follows."""
+"""The first 512 bytes of every file of ours: who wrote it, how long it is, and a hash of all that follows.
+
+A cache's seal also says where its features lie and has a hash of all bytes around them: ids, statuses, recipes and HDF5's own
+metadata are checked at every opening, before libhdf5 sees them, for the price of a few milliseconds.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from features_cache.errors import CacheDamaged, ForeignCache
 
 SEAL_BYTES = 512
 CACHE_MAGIC = b"PERMAFEAT CACHE\n"
 PART_MAGIC = b"PERMAFEAT PART \n"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-_FIELDS = struct.Struct("<16sIIQ32s")
+_FIELDS = struct.Struct("<16sIIQ32sQQ32s")
 _READ_BYTES = 1 << 22
+# Metadata of honest files is smaller than this, or than the features; a forged file must not keep us hashing for hours.
+_MOST_AROUND = 64 << 20
+_WAYS_OUT = ". Look at it with `cli verify`; restore it, or compute it again with --overwrite"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,20 +42,38 @@ class Seal:
         Size of the whole file, the seal included.
     checksum : bytes, length 32
         blake2b-256 of all bytes after the seal.
+    features_at, features_bytes : int
+        Where a cache's features begin, and their size; 0 in parts and in format 1.
+    around : bytes, length 32
+        blake2b-256 of all bytes after the seal but the features; zeros in parts and in format 1.
     """
 
     magic: bytes
     version: int
     n_bytes: int
     checksum: bytes
+    features_at: int = 0
+    features_bytes: int = 0
+    around: bytes = bytes(32)
 
     def pack(self) -> bytes:
         """Return the 512 bytes."""
-        return _FIELDS.pack(self.magic, self.version, 0, self.n_bytes, self.checksum).ljust(SEAL_BYTES, b"\x00")
+        fields = (self.magic, self.version, 0, self.n_bytes, self.checksum)
+        packed = _FIELDS.pack(*fields, self.features_at, self.features_bytes, self.around)
+        if self.version > 1:
+            packed += hashlib.blake2b(packed, digest_size=16).digest()
+        return packed.ljust(SEAL_BYTES, b"\x00")
 
 
 class Sealing:
     """Hashes a file's bytes while they pass by, then knows its seal.
+
+    Parameters
+    ----------
+    magic : bytes
+        ``CACHE_MAGIC`` or ``PART_MAGIC``.
+    before, after : bytes, optional
+        What stands around a cache's features.
 
     Examples
     --------
@@ -56,8 +83,9 @@ class Sealing:
     (516, 512)
     """
 
-    def __init__(self, magic: bytes) -> None:
+    def __init__(self, magic: bytes, before: bytes = b"", after: bytes = b"") -> None:
         self._magic = magic
+        self._before, self._after = before, after
         self._hash = hashlib.blake2b(digest_size=32)
         self._n_bytes = SEAL_BYTES
 
@@ -71,40 +99,62 @@ class Sealing:
 
     def seal(self) -> bytes:
         """Return the 512 bytes that go where room was left."""
-        return Seal(
-            magic=self._magic, version=FORMAT_VERSION, n_bytes=self._n_bytes, checksum=self._hash.digest()
-        ).pack()
+        seal = Seal(magic=self._magic, version=FORMAT_VERSION, n_bytes=self._n_bytes, checksum=self._hash.digest())
+        if self._before:
+            features_at = SEAL_BYTES + len(self._before)
+            seal = dataclasses.replace(
+                seal,
+                features_at=features_at,
+                features_bytes=self._n_bytes - features_at - len(self._after),
+                around=hashlib.blake2b(self._before + self._after, digest_size=32).digest(),
+            )
+        return seal.pack()
 
 
-def read_seal(path: Path, magic: bytes) -> Seal:
+def read_seal(file: BinaryIO, path: Path, magic: bytes) -> Seal:
     """Read and check a file's seal against its size, without reading the rest.
+
+    Parameters
+    ----------
+    file : binary file
+        Open; its name may by now belong to another file.
+    path : Path
+        For messages.
+    magic : bytes
+        ``CACHE_MAGIC`` or ``PART_MAGIC``.
 
     Raises
     ------
     ForeignCache
         If we did not write it, or a newer version did.
     CacheDamaged
-        If the file is shorter or longer than when it was written.
-    FileNotFoundError
-        If there is no file.
+        If the seal is damaged, or the file is shorter or longer than when it was written.
     """
-    try:
-        with path.open("rb") as file:
-            raw = file.read(SEAL_BYTES)
-            n_bytes = file.seek(0, 2)
-    except PermissionError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); ask its owner for permission"
-        raise CacheDamaged(msg) from error
+    file.seek(0)
+    raw = file.read(SEAL_BYTES)
+    n_bytes = file.seek(0, os.SEEK_END)
     if len(raw) < SEAL_BYTES or not raw.startswith(magic):
-        msg = f"{path}: not a permafeat file (it does not begin with {magic.strip().decode()!r}); refused"
+        found = f"not a permafeat file (it does not begin with {magic.strip().decode()!r}); refused"
+        msg = f"{path}: {found}. Expected what `cli featurize` writes (*.h5)"
         raise ForeignCache(msg)
-    found, version, _reserved, n_sealed, checksum = _FIELDS.unpack_from(raw)
-    seal = Seal(magic=found, version=version, n_bytes=n_sealed, checksum=checksum)
-    if seal.version > FORMAT_VERSION:
-        msg = f"{path}: written in format {seal.version}; this program reads up to {FORMAT_VERSION}. Update permafeat"
+    found, version, _reserved, n_sealed, checksum, features_at, features_bytes, around = _FIELDS.unpack_from(raw)
+    seal = Seal(
+        magic=found,
+        version=version,
+        n_bytes=n_sealed,
+        checksum=checksum,
+        features_at=features_at,
+        features_bytes=features_bytes,
+        around=around,
+    )
+    if not 0 < version <= FORMAT_VERSION:
+        msg = f"{path}: written in format {version}; this program reads up to {FORMAT_VERSION}. Update permafeat"
         raise ForeignCache(msg)
-    if seal.n_bytes != n_bytes:
-        msg = f"{path}: {n_bytes} bytes long; {seal.n_bytes} were written. It was cut or added to: restore it, or compute it again with --overwrite"
+    if raw != seal.pack():
+        msg = f"{path}: its first {SEAL_BYTES} bytes are damaged{_WAYS_OUT}"
+        raise CacheDamaged(msg)
+    if n_sealed != n_bytes:
+        msg = f"{path}: {n_bytes} bytes long; {n_sealed} were written. It was cut or added to{_WAYS_OUT}"
         raise CacheDamaged(msg)
     return seal
 
@@ -114,16 +164,58 @@ def check_bytes(path: Path, magic: bytes) -> Seal:
 
     Raises
     ------
-    ForeignCache, CacheDamaged, FileNotFoundError
+    ForeignCache, CacheDamaged
         As :func:`read_seal`; also ``CacheDamaged`` if a byte differs.
+    FileNotFoundError
+        If there is no file.
     """
-    seal = read_seal(path, magic)
-    digest = hashlib.blake2b(digest_size=32)
     with path.open("rb") as file:
-        file.seek(SEAL_BYTES)
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
-    if digest.digest() != seal.checksum:
-        msg = f"{path}: its bytes are not those that were written (checksum differs); restore it, or compute it again with --overwrite"
-        raise CacheDamaged(msg)
+        seal = read_seal(file, path, magic)
+        check_whole(file, path, seal)
     return seal
+
+
+def check_whole(file: BinaryIO, path: Path, seal: Seal) -> None:
+    """Compare every byte of an open file with its seal.
+
+    Raises
+    ------
+    CacheDamaged
+        If one differs.
+    """
+    if _hash_of(file, [(SEAL_BYTES, seal.n_bytes)]) != seal.checksum:
+        msg = f"{path}: its bytes are not those that were written (checksum differs){_WAYS_OUT}"
+        raise CacheDamaged(msg)
+
+
+def check_around(file: BinaryIO, path: Path, seal: Seal) -> None:
+    """Compare all bytes but the features with the seal; format 1 cannot be compared, and passes.
+
+    Raises
+    ------
+    CacheDamaged
+        If a byte differs.
+    ForeignCache
+        If the seal's own numbers cannot be.
+    """
+    if seal.version == 1:
+        return
+    end = seal.features_at + seal.features_bytes
+    n_around = seal.n_bytes - SEAL_BYTES - seal.features_bytes
+    if not SEAL_BYTES <= seal.features_at <= end <= seal.n_bytes or n_around > _MOST_AROUND + seal.features_bytes:
+        msg = f"{path}: {seal.features_bytes} bytes of features from {seal.features_at} on cannot be, in {seal.n_bytes} bytes; refused"
+        raise ForeignCache(msg)
+    if _hash_of(file, [(SEAL_BYTES, seal.features_at), (end, seal.n_bytes)]) != seal.around:
+        msg = f"{path}: what stands around its features is damaged{_WAYS_OUT}"
+        raise CacheDamaged(msg)
+
+
+def _hash_of(file: BinaryIO, ranges: Iterable[tuple[int, int]]) -> bytes:
+    digest = hashlib.blake2b(digest_size=32)
+    for start, stop in ranges:
+        file.seek(start)
+        n_left = stop - start
+        while n_left and (chunk := file.read(min(_READ_BYTES, n_left))):
+            digest.update(chunk)
+            n_left -= len(chunk)
+    return digest.digest()

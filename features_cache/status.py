@@ -17,6 +17,7 @@ class Status(IntEnum):
     NOT_FINITE = 6
     CHANNEL = 7
     FEATURES = 8
+    SILENT = 9
 
     @property
     def words(self) -> str:
@@ -34,4 +35,5 @@ _WORDS = {
     Status.NOT_FINITE: "NaN or infinite pixels",
     Status.CHANNEL: "a channel file is missing or of another size",
     Status.FEATURES: "features overflow the storage type or are not finite",
+    Status.SILENT: "features are zero everywhere",
 }

@@ -11,6 +11,7 @@ import pandas as pd
 
 from features_cache.errors import TableError, did_you_mean, listed
 
+_OPTIONS = "--id-column, --label-column, --group-column"
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -114,5 +115,7 @@ def require_column(path: Path, columns: Sequence[str], name: str) -> None:
         If it has not; the message lists the columns found and suggests the nearest.
     """
     if name not in columns:
-        msg = f"{path}:1: no column {name!r}; found columns {', '.join(columns)}{did_you_mean(name, columns)}"
+        alike = next((column for column in columns if column.lower() == name.lower()), None)
+        hint = f"; did you mean {alike!r}?" if alike else did_you_mean(name, columns)
+        msg = f"{path}:1: no column {name!r}; found columns {', '.join(columns)}{hint or '.'} Name it as it is there ({_OPTIONS})"
         raise TableError(msg)

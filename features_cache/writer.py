@@ -9,26 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import CacheIncomplete, OptionError, OutputExists
+from features_cache.errors import OptionError, OutputExists
+from features_cache.extend import Held
 from features_cache.files import DISK, Disk, publish
-from features_cache.layout import HASH_BYTES, cache_around
+from features_cache.layout import HASH_BYTES, Rows, cache_around, row_checksums
+from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.recipe import Block, Storage
 from features_cache.seal import CACHE_MAGIC, Sealing, check_bytes
 
 
-def parts_folder(path: Path) -> Path:
-    """Return where the parts of a cache lie while it is being made.
-
-    Examples
-    --------
-    >>> parts_folder(Path("features/train.h5")).as_posix()
-    'features/train.parts'
-    """
-    return path.with_suffix(".parts")
-
-
-def publish_cache(path: Path, parts: Parts, *, replace: bool = False, disk: Disk = DISK) -> None:
+def publish_cache(
+    path: Path, parts: Parts, ledger: Ledger, held: Held, *, replace: bool = False, disk: Disk = DISK
+) -> None:
     """Join all parts to the final file, publish it, and check every byte of it; the parts are the caller's to remove.
 
     Memory is bounded by one part, and by ids, statuses and hashes of all images.
@@ -38,7 +31,11 @@ def publish_cache(path: Path, parts: Parts, *, replace: bool = False, disk: Disk
     path : Path
         The cache, ``*.h5``.
     parts : Parts
-        Must be complete.
+        Every unit that is not wholly held.
+    ledger : Ledger
+        What is known of the units already; the others are entered.
+    held : Held
+        What an earlier cache holds.
     replace : bool
         Whether a file at the path gives way.
     disk : Disk
@@ -54,27 +51,36 @@ def publish_cache(path: Path, parts: Parts, *, replace: bool = False, disk: Disk
         Nothing is published; the parts stay.
     """
     plan = parts.plan
-    status = np.zeros(len(plan.ids), np.uint8)
-    content_hash = np.zeros((len(plan.ids), HASH_BYTES), np.uint8)
-    for unit, rows in parts.check():
-        if rows is None:
-            msg = f"{parts.path_of(unit)}: missing or damaged; run `cli featurize` again to resume"
-            raise CacheIncomplete(msg)
-        here = plan.rows_of(unit)
-        status[here.start : here.stop] = rows.status
-        content_hash[here.start : here.stop] = rows.content_hash
+    enter_all(ledger, parts, held)
     _publish_cache(
         path,
         ids=plan.ids,
-        status=status,
-        content_hash=content_hash,
+        status=ledger.status,
+        content_hash=ledger.content_hash,
+        checksum=ledger.checksum,
         blocks=plan.blocks,
         n_views=plan.n_views,
         storage=plan.storage,
-        features=(parts.read(unit).features for unit in range(plan.n_units)),
+        features=(_rows_of(unit, parts, held).features for unit in range(plan.n_units)),
         replace=replace,
         disk=disk,
     )
+
+
+def enter_all(ledger: Ledger, parts: Parts, held: Held) -> None:
+    """Enter the units that a ledger does not know yet: of other writers, and of an earlier cache.
+
+    Raises
+    ------
+    CacheIncomplete, CacheDamaged
+        If one is missing or damaged.
+    """
+    for unit in ledger.missing:
+        ledger.enter(unit, _rows_of(unit, parts, held))
+
+
+def _rows_of(unit: int, parts: Parts, held: Held) -> Rows:
+    return held.start(unit) if held.is_whole(unit) else parts.read(unit)
 
 
 def write_cache(
@@ -127,6 +133,7 @@ def write_cache(
         ids=ids,
         status=np.zeros(len(ids), np.uint8) if status is None else status,
         content_hash=np.zeros((len(ids), HASH_BYTES), np.uint8),
+        checksum=row_checksums(features),
         blocks=blocks,
         n_views=features.shape[1],
         storage=blocks[0].recipe.storage,
@@ -142,6 +149,7 @@ def _publish_cache(
     ids: Sequence[str],
     status: NDArray[np.uint8],
     content_hash: NDArray[np.uint8],
+    checksum: NDArray[np.uint8],
     blocks: Sequence[Block],
     n_views: int,
     storage: Storage,
@@ -150,7 +158,13 @@ def _publish_cache(
     disk: Disk,
 ) -> None:
     before, after = cache_around(
-        ids=ids, status=status, content_hash=content_hash, blocks=blocks, n_views=n_views, storage=storage
+        ids=ids,
+        status=status,
+        content_hash=content_hash,
+        checksum=checksum,
+        blocks=blocks,
+        n_views=n_views,
+        storage=storage,
     )
 
     def body() -> Iterable[bytes | memoryview]:
@@ -159,7 +173,7 @@ def _publish_cache(
             yield np.ascontiguousarray(rows, dtype=np.dtype(storage).newbyteorder("<")).data.cast("B")
         yield after
 
-    sealing = Sealing(CACHE_MAGIC)
+    sealing = Sealing(CACHE_MAGIC, before, after)
     if not publish(path, sealing.pass_through(body()), head=sealing.seal, replace=replace, disk=disk):
         msg = f"{path}: exists; type --overwrite to replace it, or choose another --out"
         raise OutputExists(msg)

@@ -75,4 +75,7 @@ def _set_statistics(backbone: Backbone, norms: Sequence[_BatchNorm], images: Ten
         norm.momentum = 1.0  # the statistics of this one pass, nothing remembered
     with torch.inference_mode():
         backbone((images - mean) / std)
+    for norm in norms:
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.zero_()  # not kept in the file: a process that loads it must have the same state
     backbone.eval()

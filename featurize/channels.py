@@ -64,8 +64,26 @@ def load_image(
         except BadImage as error:
             raise BadImage(error.status, where + error.reason) from error
     notes = tuple(note for plane in planes for note in plane.notes)
-    pixels, more = (_as_rgb(planes[0], scale), ()) if len(planes) == 1 else _stacked(planes, names, scale)
+    pixels, more = _as_rgb(planes[0], scale) if len(planes) == 1 else _stacked(planes, names, scale)
     return Loaded(pixels, np.frombuffer(digest.digest(), np.uint8), (*notes, *more))
+
+
+def hash_image(root: Path, sources: Sequence[SourceFile]) -> NDArray[np.uint8]:
+    """Hash the files of one image without decoding them; as ``Loaded.content_hash``.
+
+    Raises
+    ------
+    BadImage
+        If a file is missing or cannot be read.
+    ImageChanged
+        If a file is not the one that was planned.
+    """
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    for source in sources:
+        if not source.path:
+            raise BadImage(Status.CHANNEL, "a channel has no file")
+        digest.update(_read(root / source.path, source, ""))
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _read(path: Path, source: SourceFile, where: str) -> bytes:
@@ -79,9 +97,11 @@ def _read(path: Path, source: SourceFile, where: str) -> bytes:
         raise BadImage(Status.UNREADABLE, f"{where}{error.strerror} (errno {error.errno})") from error
 
 
-def _as_rgb(plane: Decoded, scale: str) -> NDArray[np.float32]:
+def _as_rgb(plane: Decoded, scale: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     pixels = unit_range(plane.pixels, scale)
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    if pixels.ndim == 3:
+        return pixels, ()
+    return np.repeat(pixels[..., None], 3, axis=2), ("grey turned to RGB",)
 
 
 def _stacked(

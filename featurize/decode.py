@@ -152,7 +152,9 @@ def _identified(raw: bytes, max_pixels: int) -> ImageFile:
 
 def _is_16_bit(image: ImageFile) -> bool:
     """Whether the file holds 16 bits a channel, of which Pillow would quietly drop the lower 8."""
-    return any("16" in str(tile[3]) for tile in image.tile)
+    # The other arguments of a decoder are numbers such as a row's bytes; and 16 in a BMP's mode are the bits of a pixel.
+    modes = (tile[3] if isinstance(tile[3], str) else str((tile[3] or [""])[0]) for tile in image.tile)
+    return image.format != "BMP" and any("16" in mode for mode in modes)
 
 
 def _pixels(image: Image.Image, kind: str) -> tuple[NDArray[Any], tuple[str, ...]]:

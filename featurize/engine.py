@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,14 +20,14 @@ class Engine:
 
     Parameters
     ----------
-    backbones : sequence of Backbone
-        In block order. They are moved and converted in place.
+    backbones : mapping of str to Backbone
+        By the name of the block that each computes. They are moved and converted in place.
     plan : Plan
         Says device, micro-batch and threads, and in its recipes the arithmetic and the seed. Warp and normalisation are
         float32 in any case.
     """
 
-    def __init__(self, backbones: Sequence[Backbone], plan: Plan) -> None:
+    def __init__(self, backbones: Mapping[str, Backbone], plan: Plan) -> None:
         execution, recipe = plan.execution, plan.blocks[0].recipe
         self.micro_batch = execution.micro_batch
         self._device = torch.device(execution.device)
@@ -38,16 +38,18 @@ class Engine:
             # The recipe promises float32; TF32 keeps 10 bits of the mantissa.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
-        self._networks = [
-            lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
+        self._networks = {
+            name: lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
             .to(self._device)
             .to(memory_format=torch.channels_last)
-            for backbone in backbones
-        ]
+            for name, backbone in backbones.items()
+        }
         self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
         self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
 
-    def features(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
+    def features(
+        self, images: Tensor, ids: Sequence[str], views: Sequence[int], blocks: Sequence[str] | None = None
+    ) -> Tensor:
         """Compute the features of some views.
 
         Parameters
@@ -58,17 +60,19 @@ class Engine:
             The image of each view.
         views : sequence of int, length n
             Which view it is.
+        blocks : sequence of str, optional
+            Which networks compute; all unless given.
 
         Returns
         -------
-        float32 tensor on the CPU, shape (n, columns)
+        float32 tensor on the CPU, shape (n, columns of these blocks)
         """
         normalised = (self.make_views(images, ids, views) - self._mean) / self._std
         padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
         padded[: len(normalised)] = normalised
         batch = padded.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            vectors = [network(batch) for network in self._networks]
+            vectors = [self._networks[name](batch) for name in blocks or self._networks]
         return torch.cat(vectors, dim=1)[: len(images)].cpu()
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:

@@ -8,15 +8,15 @@ import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
 from features_cache.plan import SourceFile
 from features_cache.tables import read_table, require_column
+from featurize.nothing_found import ARCHIVES, EXTENSIONS, nothing_found
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif")
-_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 Extra = Literal["error", "ignore", "ignore both"]
 _MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
 
@@ -156,7 +156,7 @@ def list_images(
     """
     found = _channel_sets(root, pattern, channels) if pattern else _single_files(root)
     if not found:
-        raise _nothing_found(root, pattern)
+        raise nothing_found(root, pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
     order = sorted(chosen)
     sources = tuple(tuple(_source(root, path) for path in chosen[image_id]) for image_id in order)
@@ -179,7 +179,7 @@ def _walk(root: Path) -> Iterator[Path]:
     """Yield the regular files below a folder, relative to it, in no order."""
     if not root.is_dir():
         if root.exists():
-            what = "an archive: unpack it first" if root.suffix.lower() in _ARCHIVES else "a file"
+            what = "an archive: unpack it first" if root.suffix.lower() in ARCHIVES else "a file"
             msg = f"{root}: {what}; expected a folder of images"
             raise ImagesMissing(msg)
         msg = f"{root}: no such folder; name the folder of images with --train-images or --test-images"
@@ -188,7 +188,7 @@ def _walk(root: Path) -> Iterator[Path]:
     pending = [root]
     while pending:
         folder = pending.pop()
-        with os.scandir(folder) as entries:
+        with _listing(folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
                 if entry.is_symlink():
@@ -200,6 +200,16 @@ def _walk(root: Path) -> Iterator[Path]:
                         msg = f"{path}: not a regular file (a pipe, device or folder link); refused"
                         raise UnsafePath(msg)
                     yield path.relative_to(root)
+
+
+def _listing(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    try:
+        return os.scandir(folder)
+    except PermissionError as error:
+        msg = (
+            f"{folder}: cannot be listed ({error.strerror}); ask its owner for permission, or move it out of the images"
+        )
+        raise ImagesMissing(msg) from error
 
 
 def _require_sound_link(path: Path, root: Path, inside: Path) -> None:
@@ -312,22 +322,3 @@ def _source(root: Path, path: Path | None) -> SourceFile:
         return _MISSING
     state = (root / path).stat()
     return SourceFile(path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=state.st_mtime_ns)
-
-
-def _nothing_found(root: Path, pattern: str | None) -> ImagesMissing:
-    archives = sorted(path.name for path in root.iterdir() if path.suffix.lower() in _ARCHIVES)
-    if archives:
-        return ImagesMissing(f"{root}: holds archives ({listed(archives, 5)}) and no images; unpack them first")
-    looked_for = f"files named {pattern!r}" if pattern else f"files that end in {' '.join(EXTENSIONS)}"
-    nearest = _nearest_with_images(root)
-    hint = f" The nearest folder that holds images is {nearest}" if nearest else ""
-    return ImagesMissing(f"{root}: no images; looked for {looked_for}.{hint}")
-
-
-def _nearest_with_images(root: Path) -> Path | None:
-    """Look in the folder itself and its neighbours, one level of folders deep."""
-    for folder in (root, *sorted(path for path in root.resolve().parent.iterdir() if path.is_dir())):
-        for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-            if any(path.suffix.lower() in EXTENSIONS for path in candidate.iterdir()):
-                return candidate
-    return None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features_cache.layout import HASH_BYTES, Rows
+from features_cache.errors import ImageChanged
+from features_cache.extend import Unit
+from features_cache.layout import Rows
 from features_cache.plan import Plan
+from features_cache.recipe import Block
 from features_cache.status import Status
 from featurize.channels import Loaded, load_image
 from featurize.decode import BadImage
@@ -44,13 +48,19 @@ class Reader:
         self._max_pixels = max_pixels
         self._n_workers = n_workers
 
-    def units(self, wanted: Sequence[int]) -> Iterator[tuple[int, list[ResizedImage | BadImage]]]:
-        """Yield each unit's images in row order."""
+    def units(self, wanted: Iterable[Unit]) -> Iterator[tuple[Unit, list[ResizedImage | BadImage | None]]]:
+        """Yield each unit with its images in row order; None where nothing of an image has to be computed."""
         with ThreadPoolExecutor(self._n_workers) as pool:
-            ahead: list[tuple[int, list[Future[ResizedImage | BadImage]]]] = []
+            ahead: list[tuple[Unit, list[Future[ResizedImage | BadImage] | None]]] = []
             try:
                 for unit in wanted:
-                    ahead.append((unit, [pool.submit(self._one, row) for row in self._plan.rows_of(unit)]))
+                    rows = self._plan.rows_of(unit.number)
+                    needed = [bool(cells.any()) for cells in unit.missing]
+                    futures = [
+                        pool.submit(self._one, row) if is_needed else None
+                        for row, is_needed in zip(rows, needed, strict=True)
+                    ]
+                    ahead.append((unit, futures))
                     if len(ahead) > 1:
                         yield self._ready(*ahead.pop(0))
                 for waiting in ahead:
@@ -60,8 +70,10 @@ class Reader:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
-    def _ready(unit: int, futures: list[Future[ResizedImage | BadImage]]) -> tuple[int, list[ResizedImage | BadImage]]:
-        return unit, [future.result() for future in futures]
+    def _ready(
+        unit: Unit, futures: list[Future[ResizedImage | BadImage] | None]
+    ) -> tuple[Unit, list[ResizedImage | BadImage | None]]:
+        return unit, [None if future is None else future.result() for future in futures]
 
     def _one(self, row: int) -> ResizedImage | BadImage:
         try:
@@ -121,21 +133,21 @@ def resize(pixels: NDArray[np.float32], size_px: int) -> Tensor:
 
 def compute_unit(
     plan: Plan,
-    unit: int,
-    images: Sequence[ResizedImage | BadImage],
+    unit: Unit,
+    images: Sequence[ResizedImage | BadImage | None],
     engine: Engine,
     check_stop: Callable[[], None],
 ) -> Rows:
-    """Turn a unit's images into its rows.
+    """Compute a unit's missing cells.
 
     Parameters
     ----------
     plan : Plan
         What to compute.
-    unit : int
-        Which unit.
-    images : sequence of ResizedImage or BadImage
-        Its images in row order.
+    unit : Unit
+        What there is of it already.
+    images : sequence of ResizedImage, BadImage or None
+        Its images in row order; None where no cell is missing.
     engine : Engine
         The networks.
     check_stop : callable
@@ -144,43 +156,66 @@ def compute_unit(
     Returns
     -------
     Rows
+        The unit, whole.
+
+    Raises
+    ------
+    ImageChanged
+        If an image of which some cells were held is not the one that they came from.
     """
-    ids = [plan.ids[row] for row in plan.rows_of(unit)]
+    ids = [plan.ids[row] for row in plan.rows_of(unit.number)]
+    start = unit.start()
     notes: Counter[str] = Counter()
-    status = np.zeros(len(images), np.uint8)
-    hashes = np.zeros((len(images), HASH_BYTES), np.uint8)
-    reasons = [""] * len(images)
-    features = np.zeros((len(images), plan.n_views, plan.n_columns), np.float32)
-    work: list[tuple[int, int]] = []
+    status, hashes, reasons = start.status.copy(), start.content_hash.copy(), list(start.reasons)
+    features = start.features.astype(np.float32)
     for index, image in enumerate(images):
+        if image is None:
+            continue
+        if unit.is_held[index] and _is_another(image, hashes[index]):
+            msg = f"image {ids[index]!r} is not the one that its features were made from; add --repair to compute them anew"
+            raise ImageChanged(msg)
         if isinstance(image, BadImage):
             status[index], reasons[index] = image.status, image.reason
         else:
             hashes[index] = image.content_hash
             notes.update(set(image.notes))
-            work.extend((index, view) for view in range(plan.n_views))
-    step = engine.micro_batch
-    for first in range(0, len(work), step):
-        check_stop()
-        here = work[first : first + step]
-        pixels = torch.stack([_pixels(images[index]) for index, _ in here])
-        vectors = engine.features(pixels, [ids[index] for index, _ in here], [view for _, view in here])
-        for (index, view), vector in zip(here, vectors.numpy(), strict=True):
-            features[index, view] = vector
+    for blocks, cells in _by_blocks(plan, unit.missing & np.equal(status, Status.GOOD)[:, None, None]):
+        columns = np.concatenate([np.arange(block.start, block.stop) for block in blocks])
+        for first in range(0, len(cells), engine.micro_batch):
+            check_stop()
+            here = cells[first : first + engine.micro_batch]
+            pixels = torch.stack([_pixels(images[index]) for index, _ in here])
+            vectors = engine.features(
+                pixels, [ids[index] for index, _ in here], [view for _, view in here], [block.name for block in blocks]
+            )
+            for (index, view), vector in zip(here, vectors.numpy(), strict=True):
+                features[index, view, columns] = vector
     stored = _quarantine_unstorable(plan, features, status, reasons)
     return Rows(features=stored, status=status, content_hash=hashes, reasons=tuple(reasons), conversions=dict(notes))
 
 
-def _pixels(image: ResizedImage | BadImage) -> Tensor:
-    if isinstance(image, BadImage):
-        raise TypeError(image.reason)
+def _is_another(image: ResizedImage | BadImage, content_hash: NDArray[np.uint8]) -> bool:
+    return isinstance(image, BadImage) or not np.array_equal(image.content_hash, content_hash)
+
+
+def _by_blocks(plan: Plan, missing: NDArray[np.bool_]) -> list[tuple[list[Block], list[tuple[int, int]]]]:
+    """Group the missing cells (image, view, block) by the blocks that an (image, view) lacks."""
+    groups: dict[tuple[bool, ...], list[tuple[int, int]]] = {}
+    for index, view in np.argwhere(missing.any(axis=2)).tolist():
+        groups.setdefault(tuple(missing[index, view].tolist()), []).append((index, view))
+    return [(list(itertools.compress(plan.blocks, lacks)), cells) for lacks, cells in groups.items()]
+
+
+def _pixels(image: ResizedImage | BadImage | None) -> Tensor:
+    if not isinstance(image, ResizedImage):
+        raise TypeError(image)
     return image.pixels
 
 
 def _quarantine_unstorable(
     plan: Plan, features: NDArray[np.float32], status: NDArray[np.uint8], reasons: list[str]
 ) -> NDArray[np.floating]:
-    """Convert to the storage type; an image with a value outside its range becomes zeros with a reason."""
+    """Convert to the storage type; an image with a value outside its range, or a view without one, becomes zeros with a reason."""
     limit = _FLOAT16_MAX if plan.storage == "float16" else float(np.finfo(np.float32).max)
     for index in np.flatnonzero(~(np.abs(features) <= limit).all(axis=(1, 2))):
         columns = np.flatnonzero(~(np.abs(features[index]) <= limit).all(axis=0))
@@ -188,10 +223,17 @@ def _quarantine_unstorable(
         status[index] = Status.FEATURES
         reasons[index] = f"features of {block.name} overflow {plan.storage} or are not finite ({len(columns)} columns)"
         features[index] = 0
-    return features.astype(plan.storage)
+    stored = features.astype(plan.storage)
+    for block in plan.blocks:
+        silent = np.all(stored[:, :, block.start : block.stop] == 0, axis=2)
+        for index in np.flatnonzero(silent.any(axis=1) & np.equal(status, Status.GOOD)):
+            status[index] = Status.SILENT
+            reasons[index] = f"features of {block.name} are zero everywhere, in view {int(silent[index].argmax())}"
+            stored[index] = 0
+    return stored
 
 
-def first_unit_fault(plan: Plan, rows: Rows) -> str | None:
+def first_unit_fault(rows: Rows) -> str | None:
     """Say what is wrong with the first unit, if its features cannot be those of a working network.
 
     A block that is zero everywhere, or that leaves the range of the storage type, is a mistake of weights or precision and
@@ -205,8 +247,7 @@ def first_unit_fault(plan: Plan, rows: Rows) -> str | None:
     overflown = np.flatnonzero(rows.status == Status.FEATURES)
     if len(overflown):
         return f"{rows.reasons[overflown[0]]}, in {len(overflown)} of the first {len(rows.status)} images; try --dtype float32"
-    good = rows.features[rows.status == Status.GOOD]
-    for block in plan.blocks if len(good) else ():
-        if not good[:, :, block.start : block.stop].any():
-            return f"block {block.name!r} is zero in all of the first {len(good)} images; its weights cannot be right"
+    silent = np.flatnonzero(rows.status == Status.SILENT)
+    if len(silent) and not (rows.status == Status.GOOD).any():
+        return f"{rows.reasons[silent[0]]}, as in all of the first {len(silent)} images; its weights cannot be right"
     return None

@@ -9,55 +9,46 @@ import json
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from features_cache.errors import listed
 from features_cache.files import publish
-from features_cache.parts import Parts
-from features_cache.plan import Plan
+from features_cache.ledger import Ledger
+from features_cache.plan import Execution, Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import digest_of
 from features_cache.status import Status
-from featurize.channels import load_image
+from featurize.channels import hash_image, load_image
 from featurize.decode import BadImage
 from featurize.networks import Network
 
-_SOURCES = "sources_digest"
+_SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
 _LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors")
 
 
-def write_quarantine(path: Path, parts: Parts) -> int:
+def write_quarantine(path: Path, plan: Plan, ledger: Ledger) -> None:
     """Write ``NAME.quarantine.csv`` beside a cache: id, status, reason and files of each image without features.
 
     Nothing is written where every image is good; a list of an earlier run then goes.
-
-    Returns
-    -------
-    int
-        How many images are in it.
     """
     target = path.with_suffix(".quarantine.csv")
+    if not ledger.reasons:
+        target.unlink(missing_ok=True)
+        return
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "status", "reason", "files"])
-    n_bad = 0
-    for unit, rows in parts.check():
-        if rows is None:
-            continue
-        for row, code, reason in zip(parts.plan.rows_of(unit), rows.status, rows.reasons, strict=True):
-            if code != Status.GOOD:
-                files = " ".join(source.path for source in parts.plan.sources[row] if source.path)
-                writer.writerow([parts.plan.ids[row], Status(code).words, reason, files])
-                n_bad += 1
-    if n_bad:
-        publish(target, [text.getvalue().encode("utf-8", "surrogateescape")], replace=True)
-    else:
-        target.unlink(missing_ok=True)
-    return n_bad
+    for row, reason in sorted(ledger.reasons.items()):
+        files = " ".join(source.path for source in plan.sources[row] if source.path)
+        writer.writerow([plan.ids[row], Status(ledger.status[row]).words, reason, files])
+    publish(target, [text.getvalue().encode("utf-8", "surrogateescape")], replace=True)
 
 
 def write_provenance(
@@ -67,20 +58,21 @@ def write_provenance(
     card = (
         torch.cuda.get_device_name() if plan.execution.device == "cuda" else platform.processor() or platform.machine()
     )
+    weights = {network.block.name: network.file.name if network.file else "random" for network in networks}
     record = {
         "program": f"permafeat {_version('permafeat')}",
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
         "hardware": card,
-        "execution": dataclasses.asdict(plan.execution),
+        _EXECUTION: dataclasses.asdict(plan.execution),
         "unit_images": plan.unit_images,
-        "weights": {network.block.name: network.file.name if network.file else "random" for network in networks},
+        _WEIGHTS: _provenance(path).get(_WEIGHTS, {}) | weights if plan.base else weights,
         "images_computed_by_the_last_run": n_computed,
         "seconds_of_the_last_run": round(wall_s, 3),
-        "conversions": dict(notes),
+        "conversions_of_the_last_run": dict(notes),
         _SOURCES: _sources_digest(plan),
     }
-    publish(path.with_suffix(".json"), [json.dumps(record, indent=2).encode()], replace=True)
+    _write(path, record)
 
 
 def _version(name: str) -> str:
@@ -90,11 +82,33 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def _provenance(path: Path) -> dict[str, Any]:
+    """Read ``NAME.json``; empty where it is lost, as nothing depends on it."""
+    try:
+        record = json.loads(path.with_suffix(".json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write(path: Path, record: Mapping[str, Any]) -> None:
+    publish(path.with_suffix(".json"), [json.dumps(record, indent=2).encode()], replace=True)
+
+
+def execution_of(path: Path, otherwise: Execution) -> Execution:
+    """Return how the networks ran that made a cache, if on the same kind of device: an extension runs alike."""
+    try:
+        found = Execution(**_provenance(path).get(_EXECUTION, {}))
+    except TypeError:
+        return otherwise
+    return found if found.device == otherwise.device else otherwise
+
+
 def _sources_digest(plan: Plan) -> str:
     return digest_of([[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in plan.sources])
 
 
-def changed_images(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -> list[str]:
+def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -> NDArray[np.bool_]:
     """Find images that are no longer those that a cache was made from.
 
     Names, sizes and times are compared first, as one digest; only where they differ are the files read, and only a changed
@@ -103,7 +117,7 @@ def changed_images(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int)
     Parameters
     ----------
     cache : FeatureCache
-        Open; with the plan's ids.
+        Open; the plan has all its ids.
     root : Path
         Folder of the images.
     plan : Plan
@@ -113,26 +127,29 @@ def changed_images(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int)
 
     Returns
     -------
-    list of str
-        Ids.
+    bool array, shape (cache.n_images,)
     """
-    try:
-        known = json.loads(cache.path.with_suffix(".json").read_bytes()).get(_SOURCES)
-    except (OSError, ValueError, AttributeError):
-        known = None
-    if known == _sources_digest(plan):
-        return []
-    changed = []
+    known = _provenance(cache.path)
+    if cache.ids == plan.ids and known.get(_SOURCES) == _sources_digest(plan):
+        return np.zeros(cache.n_images, bool)
     recipe = plan.blocks[0].recipe
-    for image_id, sources, digest, good in zip(plan.ids, plan.sources, cache.content_hash, cache.good, strict=True):
+    sources = dict(zip(plan.ids, plan.sources, strict=True))
+
+    def is_changed(row: int) -> bool:
+        files = sources[cache.ids[row]]
         try:
-            loaded = load_image(root, sources, recipe.channels, scale=recipe.scale, max_pixels=max_pixels)
+            if cache.good[row]:
+                return not np.array_equal(hash_image(root, files), cache.content_hash[row])
+            load_image(root, files, recipe.channels, scale=recipe.scale, max_pixels=max_pixels)
         except BadImage:
-            if good:
-                changed.append(image_id)
-            continue
-        if not good or not np.array_equal(loaded.content_hash, digest):
-            changed.append(image_id)
+            return bool(cache.good[row])
+        return True
+
+    with ThreadPoolExecutor() as pool:
+        changed = np.fromiter(pool.map(is_changed, range(cache.n_images)), bool, cache.n_images)
+    if cache.ids == plan.ids and not changed.any():
+        # Copied files have other times: read once, and not at every run.
+        _write(cache.path, known | {_SOURCES: _sources_digest(plan)})
     return changed
 
 

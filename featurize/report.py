@@ -73,8 +73,14 @@ def summary_lines(summary: Summary) -> list[str]:
         did = (
             f"{split.n_computed:,} computed in {_duration(split.wall_s)} ({split.images_per_s:.1f} images/s)"
             if split.n_computed
+            else "nothing computed"
+            if split.n_waiting
             else "complete, nothing to compute"
         )
+        if split.n_waiting:
+            parts = f"{split.n_waiting} parts of other shards are missing"
+            lines.append(f"{split.path}: {did}; {parts}: the last shard to finish publishes, or `cli merge` does")
+            continue
         bad = (
             f", {split.n_quarantined} quarantined ({split.path.with_suffix('.quarantine.csv')})"
             if split.n_quarantined

@@ -7,40 +7,34 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from features_cache.errors import (
-    CacheError,
-    ImageChanged,
-    OutputExists,
-    PermafeatError,
-    Refused,
-    TooManyBadImages,
-    WeightsMismatch,
-    listed,
-)
+from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages, WeightsMismatch
+from features_cache.extend import Held
 from features_cache.files import remove_leftovers
-from features_cache.layout import Rows
+from features_cache.interrupt import StopFlag, stop_on_signals
+from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Plan, plan_in, require_same_recipes, require_same_work, settle_plan
+from features_cache.plan import Plan, parts_folder, plan_in, require_same_work, settle_plan
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
-from features_cache.status import Status
-from features_cache.writer import parts_folder, publish_cache
+from features_cache.writer import enter_all, publish_cache
 from featurize.backbones import Backbone
 from featurize.engine import Engine
-from featurize.interrupt import StopFlag, stop_on_signals
 from featurize.pipeline import Reader, compute_unit, first_unit_fault
-from featurize.provenance import changed_images, same_bytes, write_provenance, write_quarantine
+from featurize.provenance import same_bytes, write_provenance, write_quarantine
 from featurize.settings import FeaturizeSettings
+from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
-from featurize.work import Work, plan_work, require_space
+from featurize.work import SPLITS, Work, plan_work, require_space
 
 
 def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Summary:
     """Compute and publish the features of the training and test images.
 
-    Killed at any moment and called again, it goes on; a complete cache has nothing to compute.
+    Killed at any moment and called again, it goes on; a complete cache has nothing to compute; one that holds less than is
+    asked for is extended.
 
     Parameters
     ----------
@@ -64,11 +58,23 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
             _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
             for split, manifest in work.manifests.items()
         ]
-        to_do = _jobs_to_do(jobs)
-        splits = tuple(_featurize_split(job, work, missing=job in to_do) for job in jobs)
+        splits = tuple(_featurize_split(job, work) for job in _jobs_to_do(jobs))
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
-    warnings += same_bytes([job.path for job in jobs])
+    warnings += _not_as_asked(work, splits)
+    warnings += same_bytes([split.path for split in splits if not split.n_waiting])
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
+
+
+def _not_as_asked(work: Work, splits: Sequence[SplitSummary]) -> list[str]:
+    """Say what a user may not expect: a split without images, and views that were there already."""
+    told = [f"there is no folder of {split} images, so no {split}.h5" for split in SPLITS if split not in work.plans]
+    for split in splits:
+        asked = work.plans[split.split].n_views
+        if split.n_views > asked:
+            told.append(
+                f"{split.path}: holds {split.n_views} views an image, {asked} asked for: all stay, and are averaged"
+            )
+    return told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,19 +91,23 @@ class _Job:
 
 
 def _jobs_to_do(jobs: list[_Job]) -> list[_Job]:
-    """Find the splits that have to be computed, wholly or in part.
+    """Mark what ``--overwrite`` replaces, and find the splits that are begun anew or gone on with.
 
-    ``--overwrite`` means all of them, unless an earlier ``--overwrite`` was stopped on the way: what that one finished
-    stays, what it left is taken up. Its mark is a plan for every split that it still owes.
+    An earlier ``--overwrite`` that was stopped on the way is taken up: what it finished stays. Its mark is a plan for every
+    split that it still owes.
     """
-    if not any(job.settings.overwrite for job in jobs):
-        return [job for job in jobs if not job.path.exists()]
+    if not jobs[0].settings.overwrite:
+        return jobs
     if any(_is_owed(job) for job in jobs):
-        return [job for job in jobs if _is_owed(job) or not _is_complete(job)]
+        return [job if _is_owed(job) or not _is_complete(job) else _kept(job) for job in jobs]
     for job in jobs:
         shutil.rmtree(parts_folder(job.path), ignore_errors=True)
         settle_plan(parts_folder(job.path), job.wanted)
     return jobs
+
+
+def _kept(job: _Job) -> _Job:
+    return dataclasses.replace(job, settings=dataclasses.replace(job.settings, overwrite=False))
 
 
 def _is_owed(job: _Job) -> bool:
@@ -114,108 +124,100 @@ def _is_owed(job: _Job) -> bool:
 
 def _is_complete(job: _Job) -> bool:
     try:
-        _require_complete(job)
+        with look(job.path, job.root, job.wanted, _kept(job).settings) as standing:
+            return standing.is_complete
     except PermafeatError:
         return False
-    return True
 
 
-def _featurize_split(job: _Job, work: Work, *, missing: bool) -> SplitSummary:
+def _featurize_split(job: _Job, work: Work) -> SplitSummary:
     began = time.monotonic()
     job.flag.check()
-    if not missing:
-        _require_complete(job)
-        if _is_owed(job) and not job.settings.overwrite:
-            # Killed between publishing and tidying up.
-            parts = Parts(parts_folder(job.path), plan_in(parts_folder(job.path)) or job.wanted)
-            write_quarantine(job.path, parts)
-            parts.remove()
-        job.progress(job.split, len(job.wanted.ids), len(job.wanted.ids))
-        return _summary(job, n_computed=0, began=began, notes=Counter())
-    require_space(job.settings.out, job.wanted, parts_folder(job.path))
+    with look(job.path, job.root, job.wanted, job.settings) as standing:
+        if standing.is_complete:
+            _tidy_up(job, standing)
+            job.progress(job.split, len(standing.plan.ids), len(standing.plan.ids))
+            return _summary(job, n_computed=0, began=began, notes=Counter())
+        return _compute_and_publish(job, work, standing, began)
+
+
+def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float) -> SplitSummary:
+    folder, shard = parts_folder(job.path), job.settings.shard
+    require_space(job.settings.out, standing.plan, folder)
     backbones = work.build()
-    plan = settle_plan(parts_folder(job.path), job.wanted)
-    remove_leftovers(parts_folder(job.path))
-    parts = Parts(parts_folder(job.path), plan)
-    n_computed, notes = _compute_missing(job, parts, backbones)
-    publish_cache(job.path, parts, replace=job.settings.overwrite)
-    write_quarantine(job.path, parts)
-    wall_s = time.monotonic() - began
-    write_provenance(job.path, plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=notes)
-    parts.remove()
-    return _summary(job, n_computed=n_computed, began=began, notes=notes)
-
-
-def _require_complete(job: _Job) -> None:
-    """Check that what stands at the output's place is a cache of these very images that holds all that is asked for."""
-    path, wanted = job.path, job.wanted
-    ways_out = "Type --overwrite to compute it anew, or choose another --out"
+    plan = settle_plan(folder, standing.plan, shared=shard is not None)
+    for place in (folder, job.settings.out):
+        remove_leftovers(place)
+    parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, standing.cache)
+    n_computed = _compute_missing(job, parts, ledger, held, backbones)
+    n_waiting = sum(not parts.has(unit) for unit in ledger.missing if not held.is_whole(unit))
+    if n_waiting:
+        return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
     try:
-        cache = FeatureCache(path)
-    except (CacheError, Refused) as error:
-        msg = f"{error}. {ways_out}"
-        raise OutputExists(msg) from error
-    with cache:
-        require_same_recipes(cache.blocks, wanted.blocks, f"{path}. {ways_out}")
-        if cache.ids != wanted.ids:
-            n_new, n_gone = len(set(wanted.ids) - set(cache.ids)), len(set(cache.ids) - set(wanted.ids))
-            msg = f"{path}: holds other images ({n_new} are new, {n_gone} are gone). {ways_out}"
-            raise OutputExists(msg)
-        if cache.n_views < wanted.n_views:
-            msg = f"{path}: holds {cache.n_views} views an image; {wanted.n_views} are asked for. {ways_out}"
-            raise OutputExists(msg)
-        changed = changed_images(cache, job.root, wanted, job.settings.max_pixels)
-    if changed:
-        msg = f"{path}: {len(changed)} images are not those that it was made from ({listed(changed)}). {ways_out}"
-        raise ImageChanged(msg)
+        enter_all(ledger, parts, held)
+        _require_few(ledger, job.settings.max_bad, plan, job.root)
+        publish_cache(job.path, parts, ledger, held, replace=job.settings.overwrite or standing.cache is not None)
+    except (CacheIncomplete, OutputExists):
+        if shard is None or not _is_complete(job):
+            raise
+        # Another shard saw the last part first, and published.
+        return _summary(job, n_computed=n_computed, began=began, notes=ledger.conversions)
+    write_quarantine(job.path, plan, ledger)
+    wall_s = time.monotonic() - began
+    write_provenance(job.path, plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=ledger.conversions)
+    parts.remove()
+    return _summary(job, n_computed=n_computed, began=began, notes=ledger.conversions)
 
 
-def _compute_missing(job: _Job, parts: Parts, backbones: list[Backbone]) -> tuple[int, Counter[str]]:
-    """Compute and commit the units that are not there yet; return how many images that were, and their conversions."""
-    plan = parts.plan
-    bad: list[str] = []
-    missing: list[int] = []
-    notes: Counter[str] = Counter()
+def _tidy_up(job: _Job, standing: Standing) -> None:
+    """Finish what a run left that was killed between publishing and removing its parts."""
+    folder = parts_folder(job.path)
+    plan = plan_in(folder)
+    if plan is None or standing.cache is None or not standing.cache.is_made_of(plan):
+        return
+    parts, ledger = Parts(folder, plan), Ledger(plan)
     for unit, rows in parts.check():
-        if rows is None:
-            missing.append(unit)
-        else:
-            bad += _bad_images(plan, unit, rows)
-            notes += Counter(rows.conversions)
-    _require_few(bad, job.settings.max_bad, plan, job.root)
-    n_found = len(plan.ids) - sum(len(plan.rows_of(unit)) for unit in missing)
+        if rows is not None:
+            ledger.enter(unit, rows)
+    if len(ledger.reasons) == int((~standing.cache.good).sum()):
+        write_quarantine(job.path, plan, ledger)
+    parts.remove()
+
+
+def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbones: Mapping[str, Backbone]) -> int:
+    """Compute and commit the units that are not there yet; return how many images that were."""
+    plan = parts.plan
+    first, step = job.settings.shard or (1, 1)
+    ours = [number for number in range(first - 1, plan.n_units, step) if not held.is_whole(number)]
+    for number, found in parts.check(ours):
+        if found is not None:
+            ledger.enter(number, found)
+    _require_few(ledger, job.settings.max_bad, plan, job.root)
+    missing = [held.unit(number) for number in ours if number not in ledger.done]
+    n_missing = sum(unit.n_images for unit in missing)
     n_computed = 0
-    job.progress(job.split, n_found, len(plan.ids))
+    job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
     reader = Reader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
-    engine = Engine(backbones, plan)
+    engine = Engine({name: backbones[name] for name in held.missing_blocks()}, plan)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)
-        fault = first_unit_fault(plan, rows) if n_found + n_computed == 0 else None
+        fault = None if ledger.done else first_unit_fault(rows)
         if fault:
             raise WeightsMismatch(fault)
-        parts.commit(unit, rows)
-        n_computed += len(rows.status)
-        notes += Counter(rows.conversions)
-        bad += _bad_images(plan, unit, rows)
-        job.progress(job.split, n_found + n_computed, len(plan.ids))
-        _require_few(bad, job.settings.max_bad, plan, job.root)
-    return n_computed, notes
+        parts.commit(unit.number, rows)
+        ledger.enter(unit.number, rows)
+        n_computed += unit.n_images
+        job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))
+        _require_few(ledger, job.settings.max_bad, plan, job.root)
+    return n_computed
 
 
-def _bad_images(plan: Plan, unit: int, rows: Rows) -> list[str]:
-    return [
-        f"{plan.ids[row]}: {reason}"
-        for row, code, reason in zip(plan.rows_of(unit), rows.status, rows.reasons, strict=True)
-        if code != Status.GOOD
-    ]
-
-
-def _require_few(bad: list[str], max_bad: float, plan: Plan, root: Path) -> None:
-    if len(bad) > max(1, max_bad * len(plan.ids)):
-        shown = "\n".join(f"  {line}" for line in bad[:20])
+def _require_few(ledger: Ledger, max_bad: float, plan: Plan, root: Path) -> None:
+    if len(ledger.bad) > max(1, max_bad * len(plan.ids)):
+        shown = "\n".join(f"  {line}" for line in ledger.bad[:20])
         msg = (
-            f"{root}: {len(bad)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
+            f"{root}: {len(ledger.bad)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
             f"of {len(plan.ids)}:\n{shown}\nMend or remove them and add --overwrite, or raise --max-bad to go on"
         )
         raise TooManyBadImages(msg)
@@ -235,3 +237,22 @@ def _summary(job: _Job, *, n_computed: int, began: float, notes: Counter[str]) -
             wall_s=time.monotonic() - began,
             notes=dict(notes),
         )
+
+
+def _unfinished(
+    job: _Job, plan: Plan, *, n_computed: int, n_waiting: int, began: float, notes: Counter[str]
+) -> SplitSummary:
+    """Sum up what a shard did that leaves parts to others."""
+    return SplitSummary(
+        split=job.split,
+        path=job.path,
+        n_images=len(plan.ids),
+        n_views=plan.n_views,
+        n_columns=plan.n_columns,
+        n_bytes=0,
+        n_computed=n_computed,
+        n_quarantined=0,
+        wall_s=time.monotonic() - began,
+        notes=dict(notes),
+        n_waiting=n_waiting,
+    )

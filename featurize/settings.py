@@ -62,6 +62,10 @@ class FeaturizeSettings:
         Only the first images of each split, in id order.
     overwrite : bool
         Whether to begin anew where something stands already.
+    shard : tuple of int or None
+        ``(i, n)``: only every n-th unit from the i-th on (counted from 1), other processes do the rest.
+    repair : bool
+        Whether rows that are damaged, quarantined or of changed images are computed anew.
     ignore_unlabelled : bool
         Whether images without a row in ``labels`` are left out instead of refused.
 
@@ -95,6 +99,8 @@ class FeaturizeSettings:
     max_pixels: int = MAX_PIXELS
     limit: int | None = None
     overwrite: bool = False
+    shard: tuple[int, int] | None = None
+    repair: bool = False
     ignore_unlabelled: bool = False
 
     def __post_init__(self) -> None:
@@ -137,6 +143,7 @@ class FeaturizeSettings:
         if doubled or not self.backbones:
             msg = f"--backbone names {listed(doubled)} twice" if doubled else "--backbone names no network"
             raise OptionError(msg)
+        _check_shard(self.shard, overwrite=self.overwrite)
         if self.channels and self.pattern is None:
             msg = "--channels needs --pattern, such as '{id}_{channel}.png'"
             raise OptionError(msg)
@@ -167,6 +174,8 @@ class FeaturizeSettings:
                 msg = f"--{flag} is {text!r}; expected auto or a number"
                 raise OptionError(msg)
             options[name] = None if text == "auto" else int(text)
+        if isinstance(options.get("shard"), str):
+            options["shard"] = _parse_shard(options["shard"])
         settings = cls(**options)
         train = settings.train_images
         labels = train.with_name(f"{train.name}.csv") if train.name else Path(f"{train.absolute().name}.csv")
@@ -176,3 +185,22 @@ class FeaturizeSettings:
             labels=settings.labels or (labels if labels.is_file() else None),
             sample=settings.sample or (sample if sample.is_file() else None),
         )
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not slash or not number.isdecimal() or not count.isdecimal():
+        msg = f"--shard is {text!r}; expected i/n, such as 2/4"
+        raise OptionError(msg)
+    return int(number), int(count)
+
+
+def _check_shard(shard: tuple[int, int] | None, *, overwrite: bool) -> None:
+    if shard is None:
+        return
+    if not 1 <= shard[0] <= shard[1]:
+        msg = f"--shard is {shard[0]}/{shard[1]}; expected i/n with i from 1 to n, such as 2/4"
+        raise OptionError(msg)
+    if overwrite:
+        msg = "--shard with --overwrite: each shard would remove the others' parts; remove the old cache first, or choose another --out"
+        raise OptionError(msg)

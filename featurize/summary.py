@@ -29,6 +29,8 @@ class SplitSummary:
         Seconds that this run took for it.
     notes : dict of str to int
         How many images were converted, by rule.
+    n_waiting : int
+        Parts that other shards have yet to make; 0 where the cache is published.
     """
 
     split: str
@@ -41,6 +43,7 @@ class SplitSummary:
     n_quarantined: int
     wall_s: float
     notes: dict[str, int]
+    n_waiting: int = 0
 
     @property
     def images_per_s(self) -> float:

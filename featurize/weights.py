@@ -8,6 +8,7 @@ import pickle
 import re
 import socket
 import urllib.error
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,6 +102,7 @@ def find_weights(name: str, choice: WeightsChoice) -> Path:
             if not file.is_file():
                 msg = f"{file}: no such file; --weights {name}=FILE needs one (.safetensors or .pth)"
                 raise WeightsMissing(msg)
+            _check_promised_hash(name, file)
             return file
     if choice.folder is not None:
         for suffix in (".safetensors", ".pth"):
@@ -115,11 +117,16 @@ def find_weights(name: str, choice: WeightsChoice) -> Path:
     path = hub_path(name)
     if not path.is_file():
         _download(name, path)
+    _check_promised_hash(name, path)
+    return path
+
+
+def _check_promised_hash(name: str, path: Path) -> None:
+    """Check torchvision's own file against the hash in its name; other names promise nothing."""
     promised = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if promised and not sha256_of(path).startswith(promised[1]):
+    if promised and path.name == hub_path(name).name and not sha256_of(path).startswith(promised[1]):
         msg = f"{path}: its bytes do not have the hash in its name; remove the file, it was damaged or replaced"
         raise WeightsMismatch(msg)
-    return path
 
 
 def _download(name: str, path: Path) -> None:
@@ -145,9 +152,13 @@ def _download(name: str, path: Path) -> None:
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, 64 hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        msg = f"{path}: cannot be read ({error.strerror}); ask its owner for permission, or copy the file"
+        raise WeightsMissing(msg) from error
     return digest.hexdigest()
 
 
@@ -176,7 +187,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=None)
     except pickle.UnpicklingError as error:
-        if "nsupported" in str(error):
+        # Half a zip archive is read as a bare pickle, whose first operation then is a "P": damage, and no code.
+        if "nsupported" in str(error) and not _is_half_a_zip(path):
             named = re.search(r"(?:GLOBAL|global|class|operand)\s+([\w.]+)", str(error))
             msg = (
                 f"{path}: holds code beside tensors ({named[1] if named else 'unknown'}); refused. Save the state dict alone: "
@@ -184,7 +196,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
             )
             raise UnsafeFile(msg) from error
         raise _unreadable(path, error) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise _unreadable(path, error) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         msg = f"{path}: holds {type(state).__name__}; expected a state dict of tensors: torch.save(model.state_dict(), FILE)"
@@ -192,8 +204,16 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def _is_half_a_zip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"PK".startswith(file.read(2)) and not zipfile.is_zipfile(path)
+
+
 def _unreadable(path: Path, error: Exception) -> WeightsMismatch:
     first = (str(error).splitlines() or [""])[0][:120]
+    found = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    size = path.stat().st_size
     return WeightsMismatch(
-        f"{path}: cannot be read as weights ({first}); it is damaged or not a .safetensors or .pth file"
+        f"{path}: cannot be read as weights ({found}; {size:,} bytes): damaged, half copied, or no .safetensors or .pth file. "
+        f"Copy it again"
     )

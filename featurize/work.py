@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from features_cache.errors import CacheError, ImagesMissing, InputError, Refused
-from features_cache.plan import Execution, Plan, plan_in
+from features_cache.errors import CacheError, ImagesMissing, InputError, Refused, TableError
+from features_cache.files import require_folder
+from features_cache.plan import Execution, Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
-from features_cache.writer import parts_folder
 from featurize.backbones import Backbone, check_backbone
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
@@ -26,6 +26,7 @@ from featurize.networks import Network, find_networks
 from featurize.pipeline import resize
 from featurize.settings import FeaturizeSettings
 
+SPLITS = ("train", "test")
 _TIMED_PASSES = 4
 
 
@@ -52,9 +53,9 @@ class Work:
         """Whether any network was never trained."""
         return not all(network.block.recipe.pretrained for network in self.networks)
 
-    def build(self) -> list[Backbone]:
-        """Build the networks; wrong weights are found here, before anything is written."""
-        return [network.build() for network in self.networks]
+    def build(self) -> dict[str, Backbone]:
+        """Build the networks, by the names of their blocks; wrong weights are found here, before anything is written."""
+        return {network.block.name: network.build() for network in self.networks}
 
 
 def plan_work(settings: FeaturizeSettings) -> Work:
@@ -67,6 +68,7 @@ def plan_work(settings: FeaturizeSettings) -> Work:
     """
     for name in settings.backbones:
         check_backbone(name)
+    require_folder(settings.out)
     manifests = find_images(settings)
     device = choose_device(settings.device)
     precision = choose_precision(_precision_there(settings, device), device)
@@ -90,7 +92,7 @@ def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
     """Let ``--precision auto`` follow a cache or an unfinished run that is there: another machine is no other work."""
     if settings.precision != "auto" or settings.overwrite:
         return settings.precision
-    for split in ("train", "test"):
+    for split in SPLITS:
         path = settings.out / f"{split}.h5"
         try:
             if path.is_file():
@@ -116,6 +118,10 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
     ImagesMissing
         If there is neither a training nor a test folder, or a named one is missing or empty.
     """
+    for flag, table in (("--labels", settings.labels), ("--sample", settings.sample)):
+        if table is not None and not table.is_file():
+            msg = f"{flag} {table}: no such file; expected a CSV of image ids"
+            raise TableError(msg)
     defaults = FeaturizeSettings()
     manifests: dict[str, Manifest] = {}
     for split, root, default, table, id_column in (

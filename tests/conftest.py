@@ -18,6 +18,10 @@ from features_cache.recipe import Block, Recipe
 QUICK = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "64", "--device", "cpu")
 
 
+class KilledError(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
 def recipe(backbone: str = "net", **fields: object) -> Recipe:
     """A valid recipe, with some fields replaced."""
     values: dict[str, object] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import blocks
+from conftest import KilledError, blocks
 
 from features_cache.errors import (
     CacheDamaged,
@@ -20,11 +20,13 @@ from features_cache.errors import (
     OutputExists,
     RecipeMismatch,
 )
+from features_cache.extend import Held
 from features_cache.files import Disk, publish, remove_leftovers
 from features_cache.layout import Rows
+from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Execution, Plan, SourceFile, settle_plan
-from features_cache.writer import parts_folder, publish_cache, write_cache
+from features_cache.plan import Execution, Plan, SourceFile, parts_folder, settle_plan
+from features_cache.writer import publish_cache, write_cache
 
 N_IMAGES = 11
 FEATURES = np.random.default_rng(0).normal(size=(N_IMAGES, 2, 8)).astype(np.float16)
@@ -56,16 +58,14 @@ def rows_of(unit: int) -> Rows:
 def make(path: Path, disk: Disk) -> None:
     """What featurize does, without networks."""
     folder = parts_folder(path)
-    parts = Parts(folder, settle_plan(folder, plan(), disk=disk), disk)
+    settled = settle_plan(folder, plan(), disk=disk)
+    parts, ledger = Parts(folder, settled, disk), Ledger(settled)
     for unit, rows in list(parts.check()):
         if rows is None:
             parts.commit(unit, rows_of(unit))
-    publish_cache(path, parts, disk=disk)
+        ledger.enter(unit, rows or rows_of(unit))
+    publish_cache(path, parts, ledger, Held(settled), disk=disk)
     parts.remove()
-
-
-class KilledError(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
 
 
 class FaultyDisk(Disk):
@@ -203,7 +203,7 @@ def test_finishing_too_early_publishes_nothing(tmp_path: Path) -> None:
     parts = Parts(parts_folder(path), settle_plan(parts_folder(path), plan()))
     parts.commit(0, rows_of(0))
     with pytest.raises(CacheIncomplete, match="run `cli featurize` again to resume"):
-        publish_cache(path, parts)
+        publish_cache(path, parts, Ledger(plan()), Held(plan()))
     assert not path.exists()
 
 

@@ -35,7 +35,7 @@ def engine(device: str = "cpu", precision: str = "float32", micro_batch: int = 6
         unit_images=1,
         execution=Execution(device=device, micro_batch=micro_batch, n_threads=torch.get_num_threads()),
     )
-    return Engine([backbone], plan)
+    return Engine({"resnet18": backbone}, plan)
 
 
 def pictures(numbers: Sequence[int]) -> Tensor:

@@ -100,40 +100,6 @@ def test_a_copied_folder_with_other_times_is_still_the_same(project: Path, run_c
     assert err.count("complete, nothing to compute") == 2
 
 
-def test_an_overwrite_stopped_on_the_way_goes_on_where_it_stopped(project: Path, run_cli: Run) -> None:
-    from features_cache.parts import Parts
-    from features_cache.plan import plan_in
-    from features_cache.reader import FeatureCache as Cache
-
-    assert run_cli("featurize", *QUICK)[0] == 0
-    # As a kill after the training images leaves it: the test images' plan and parts wait.
-    cache_bytes = Path("features/train.h5").read_bytes()
-    from featurize.interrupt import StopFlag
-    from featurize.run import _Job, _jobs_to_do  # the mark is private to the story
-    from featurize.settings import FeaturizeSettings
-    from featurize.work import plan_work
-
-    options = FeaturizeSettings.from_options(
-        backbones=("squeezenet1_1",), weights=("random",), size_px=64, device="cpu", overwrite=True
-    )
-    work = plan_work(options)
-    jobs = [
-        _Job(split, options.out / f"{split}.h5", manifest.root, work.plans[split], options, StopFlag(), lambda *_: None)
-        for split, manifest in work.manifests.items()
-    ]
-    assert [job.split for job in _jobs_to_do(jobs)] == ["train", "test"]
-    assert plan_in(Path("features/train.parts")) == jobs[0].wanted
-    Parts(Path("features/train.parts"), jobs[0].wanted).remove()
-    assert [job.split for job in _jobs_to_do(jobs)] == ["test"]
-    code, _, err = run_cli("featurize", *QUICK, "--overwrite")
-    assert code == 0
-    assert "features/train.h5: 6 images x 1 views x 512 columns, 0.0 MB; complete, nothing to compute" in err
-    assert "3 computed" in err
-    assert Path("features/train.h5").read_bytes() == cache_bytes
-    with Cache(Path("features/test.h5")) as cache:
-        assert cache.n_images == 3
-
-
 def test_two_ids_that_name_one_file_are_an_error(project: Path, run_cli: Run) -> None:
     with Path("data/train.csv").open("a") as file:
         file.write("train0.png,a\n")
@@ -346,3 +312,11 @@ def test_an_archive_is_to_be_unpacked_first(project: Path, run_cli: Run, name: s
     code, _, err = run_cli("featurize", *QUICK, "--train-images", "packed")
     assert code == 2
     assert "unpack them first" in err
+
+
+@pytest.mark.parametrize("size", [(160, 40), (56, 40), (416, 8)])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_an_ordinary_bmp_of_any_width_is_read(tmp_path: Path, size: tuple[int, int], mode: str) -> None:
+    Image.new(mode, size, 7).save(tmp_path / "x.bmp")
+    decoded = decode((tmp_path / "x.bmp").read_bytes(), suffix=".bmp", max_pixels=10**6)
+    assert decoded.pixels.shape[:2] == size[::-1]

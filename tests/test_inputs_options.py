@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -259,14 +260,75 @@ def test_an_existing_output_that_is_not_ours_stays(project: Path, run_cli: Run) 
     assert run_cli("featurize", *QUICK, "--overwrite")[0] == 0
 
 
-def test_another_recipe_or_more_work_than_the_cache_holds_is_told_not_mixed(project: Path, run_cli: Run) -> None:
+def test_another_recipe_than_the_cache_holds_is_told_not_mixed(project: Path, run_cli: Run) -> None:
     assert run_cli("featurize", *QUICK, "--augment", "1")[0] == 0
     before = Path("features/train.h5").read_bytes()
     code, _, err = run_cli("featurize", *QUICK, "--augment", "1", "--dtype", "float32")
     assert code == 2
     assert "storage: float32 asked for, float16 found" in err
     assert "Type --overwrite to compute it anew, or choose another --out" in err
-    code, _, err = run_cli("featurize", *QUICK, "--augment", "3")
-    assert code == 2
-    assert "holds 2 views an image; 4 are asked for" in err
     assert Path("features/train.h5").read_bytes() == before
+
+
+def test_a_file_where_the_caches_should_go_is_told(project: Path, run_cli: Run) -> None:
+    Path("features").write_text("notes")
+    for out in ("features", "features/below"):
+        code, _, err = run_cli("featurize", *QUICK, "--out", out)
+        assert code == 2
+        assert "features is a file; expected a folder, or nothing. Choose another place with --out" in err
+
+
+def test_a_half_copied_weight_file_is_told(project: Path, run_cli: Run) -> None:
+    from torchvision import models
+
+    torch.save(models.squeezenet1_1(weights=None).state_dict(), "whole.pth")
+    raw = Path("whole.pth").read_bytes()
+    for n_bytes in (0, 1, 5000, len(raw) // 2, len(raw) - 1):
+        Path("cut.pth").write_bytes(raw[:n_bytes])
+        code, _, err = run_cli("featurize", "--backbone", "squeezenet1_1", "--weights", "squeezenet1_1=cut.pth")
+        assert code == 2
+        assert "cut.pth: cannot be read as weights" in err and "Copy it again" in err
+
+
+def test_torchvision_s_own_file_is_held_to_the_hash_in_its_name_wherever_it_lies(project: Path, run_cli: Run) -> None:
+    from torchvision import models
+
+    state = models.squeezenet1_1(weights=None).state_dict()
+    for name in ("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1-20240101.pth"):
+        torch.save(state, name)
+    words = ("featurize", "--backbone", "squeezenet1_1", "--size", "64", "--device", "cpu", "--weights")
+    code, _, err = run_cli(*words, "squeezenet1_1=squeezenet1_1-b8a52dc0.pth")
+    assert code == 2
+    assert "its bytes do not have the hash in its name" in err
+    code, _, err = run_cli(*words, "squeezenet1_1=squeezenet1_1-20240101.pth")
+    assert code == 0, err
+
+
+def test_a_named_table_that_is_not_there_is_an_error_even_without_its_images(project: Path, run_cli: Run) -> None:
+    shutil.rmtree("data/test")
+    code, _, err = run_cli("featurize", *QUICK, "--sample", "nope.csv")
+    assert code == 2
+    assert "--sample nope.csv: no such file" in err
+    Path("data/sample_submission.csv").unlink()
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 0
+    assert "there is no folder of test images, so no test.h5" in err
+
+
+def test_a_column_in_another_case_is_suggested_with_the_option_to_type(project: Path, run_cli: Run) -> None:
+    code, _, err = run_cli("featurize", *QUICK, "--id-column", "ID")
+    assert code == 2
+    assert "did you mean 'id'? Name it as it is there (--id-column" in err
+
+
+def test_grey_images_are_counted(project: Path, run_cli: Run) -> None:
+    for path in TRAIN.iterdir():
+        Image.open(path).convert("L").save(path)
+    assert "6 images: grey turned to RGB" in run_cli("featurize", *QUICK)[2]
+
+
+def test_views_that_stay_although_fewer_are_asked_for_are_told(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK, "--augment", "2")[0] == 0
+    code, _, err = run_cli("featurize", *QUICK, "--augment", "2", "--tta", "0")
+    assert code == 0
+    assert "features/test.h5: holds 3 views an image, 1 asked for: all stay, and are averaged" in err

@@ -18,19 +18,25 @@ INTERRUPTED_TWICE = 130
 class StopFlag:
     """Remembers the first signal.
 
+    Parameters
+    ----------
+    consequence : str
+        What a stop means, for the message.
+
     Attributes
     ----------
     name : str
         The signal; empty while there was none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, consequence: str = "") -> None:
         self.name = ""
+        self._consequence = consequence
 
     def check(self) -> None:
         """Raise ``StoppedBySignal`` if a signal came; call it where stopping loses least."""
         if self.name:
-            msg = f"stopped by {self.name}; what was committed is safe. Type the same command again to go on"
+            msg = f"stopped by {self.name}; {self._consequence}"
             raise StoppedBySignal(msg)
 
     def receive(self, number: int, _frame: FrameType | None) -> None:
@@ -41,9 +47,11 @@ class StopFlag:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopFlag]:
+def stop_on_signals(
+    consequence: str = "what was committed is safe. Type the same command again to go on",
+) -> Iterator[StopFlag]:
     """Turn SIGINT, SIGTERM and SIGHUP into a flag while the block runs (main thread only; elsewhere the flag stays down)."""
-    flag = StopFlag()
+    flag = StopFlag(consequence)
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return

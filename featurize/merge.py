@@ -1,0 +1,82 @@
+"""Publish what shards have computed, where none of them was left to do it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from features_cache.errors import CacheIncomplete, CacheMissing, OutputExists, listed
+from features_cache.extend import Held
+from features_cache.ledger import Ledger
+from features_cache.parts import Parts
+from features_cache.plan import Plan, parts_folder, plan_in
+from features_cache.reader import FeatureCache
+from features_cache.writer import enter_all, publish_cache
+from featurize.provenance import write_provenance, write_quarantine
+
+
+def merge(out: Path) -> list[Path]:
+    """Join the parts in a folder to its caches; no image and no network is needed.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the caches.
+
+    Returns
+    -------
+    list of Path
+        The caches that were published.
+
+    Raises
+    ------
+    CacheMissing
+        If there are no parts.
+    CacheIncomplete
+        If a part is missing.
+    OutputExists
+        If the file that was to be extended is no longer there.
+    """
+    began = time.monotonic()
+    published = []
+    for folder in sorted(out.glob("*.parts")):
+        path = folder.with_suffix(".h5")
+        plan = plan_in(folder)
+        if plan is None or folder != parts_folder(path):
+            continue
+        base = _base_of(path, plan)
+        try:
+            parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, base)
+            _require_all(parts, held)
+            enter_all(ledger, parts, held)
+            publish_cache(path, parts, ledger, held, replace=base is not None)
+        finally:
+            if base is not None:
+                base.close()
+        write_quarantine(path, plan, ledger)
+        write_provenance(path, plan, [], n_computed=0, wall_s=time.monotonic() - began, notes=ledger.conversions)
+        parts.remove()
+        published.append(path)
+    if not published:
+        msg = f"{out}: no parts to merge; expected a folder in which `cli featurize --shard i/n` ran (--out)"
+        raise CacheMissing(msg)
+    return published
+
+
+def _base_of(path: Path, plan: Plan) -> FeatureCache | None:
+    if not plan.base:
+        return None
+    cache = FeatureCache(path)
+    if cache.seal.checksum.hex() != plan.base:
+        cache.close()
+        msg = f"{path}: is not the file that the parts extend; run `cli featurize` with the options of the shards"
+        raise OutputExists(msg)
+    return cache
+
+
+def _require_all(parts: Parts, held: Held) -> None:
+    missing = [unit for unit in range(parts.plan.n_units) if not held.is_whole(unit) and not parts.has(unit)]
+    if missing:
+        shown = listed([str(unit) for unit in missing])
+        msg = f"{parts.folder}: {len(missing)} of {parts.plan.n_units} parts are missing ({shown}); run the shards that make them"
+        raise CacheIncomplete(msg)

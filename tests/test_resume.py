@@ -1,0 +1,143 @@
+"""Runs that are taken up, and runs that are not: what binds, what is refused, what is the same for every process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUICK, KilledError, quarantine
+
+from features_cache.interrupt import StopFlag
+from features_cache.layout import Rows
+from features_cache.parts import Parts
+from features_cache.plan import plan_in, settle_plan
+from features_cache.reader import FeatureCache
+from featurize.engine import Engine
+from featurize.run import _Job, _jobs_to_do  # the mark of an unfinished --overwrite is private to the story
+from featurize.settings import FeaturizeSettings
+from featurize.work import plan_work
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def quick_settings(**changes: object) -> FeaturizeSettings:
+    """What QUICK says, as settings."""
+    quick = {"backbones": ("squeezenet1_1",), "weights": ("random",), "size_px": 64, "device": "cpu"}
+    return FeaturizeSettings.from_options(**(quick | changes))
+
+
+def test_an_overwrite_stopped_on_the_way_goes_on_where_it_stopped(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    # As a kill after the training images leaves it: the test images' plan and parts wait.
+    cache_bytes = Path("features/train.h5").read_bytes()
+    options = quick_settings(overwrite=True)
+    work = plan_work(options)
+    jobs = [
+        _Job(split, options.out / f"{split}.h5", manifest.root, work.plans[split], options, StopFlag(), lambda *_: None)
+        for split, manifest in work.manifests.items()
+    ]
+    assert [job.settings.overwrite for job in _jobs_to_do(jobs)] == [True, True]
+    assert plan_in(Path("features/train.parts")) == jobs[0].wanted
+    Parts(Path("features/train.parts"), jobs[0].wanted).remove()
+    assert [job.settings.overwrite for job in _jobs_to_do(jobs)] == [False, True]
+    code, _, err = run_cli("featurize", *QUICK, "--overwrite")
+    assert code == 0
+    assert "features/train.h5: 6 images x 1 views x 512 columns, 0.0 MB; complete, nothing to compute" in err
+    assert "3 computed" in err
+    assert Path("features/train.h5").read_bytes() == cache_bytes
+    with FeatureCache(Path("features/test.h5")) as cache:
+        assert cache.n_images == 3
+
+
+def test_a_block_that_is_zero_everywhere_ends_the_run_or_quarantines_one_image(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Engine.features
+    dead = {f"train{index}" for index in range(6)}
+
+    def silenced(self, images, ids, views, blocks=None):
+        vectors = whole(self, images, ids, views, blocks)
+        vectors[[name in dead for name in ids]] = 1e-9  # zero in float16
+        return vectors
+
+    monkeypatch.setattr(Engine, "features", silenced)
+    code, _, err = run_cli("featurize", *QUICK)
+    assert code == 2
+    assert "features of squeezenet1_1 are zero everywhere, in view 0, as in all of the first 6 images" in err
+    dead.clear()
+    dead.add("train3")
+    assert run_cli("featurize", *QUICK)[0] == 4
+    assert quarantine()["train3"][0] == "features are zero everywhere"
+
+
+def test_statistics_of_random_weights_are_the_same_for_the_process_that_set_them_and_the_next(
+    project: Path, run_cli: Run
+) -> None:
+    words = ("--backbone", "resnet18", *QUICK[2:])
+    assert run_cli("featurize", *words)[0] == 0
+    code, _, err = run_cli("featurize", *words)
+    assert code == 0, err
+    assert "nothing to compute" in err
+
+
+def test_a_run_with_other_backbones_than_the_unfinished_one_is_refused(project: Path, run_cli: Run) -> None:
+    plan = plan_work(quick_settings(backbones=("squeezenet1_1", "resnet18"))).plans["train"]
+    folder = Path("features/train.parts")
+    settle_plan(folder, plan)
+    rows = Rows(
+        features=np.ones((6, 1, plan.n_columns), np.float16),
+        status=np.zeros(6, np.uint8),
+        content_hash=np.zeros((6, 16), np.uint8),
+        reasons=("",) * 6,
+    )
+    Parts(folder, plan).commit(0, rows)
+    for names in ("resnet18,squeezenet1_1", "resnet18"):
+        code, _, err = run_cli("featurize", "--backbone", names, *QUICK[2:])
+        assert code == 2
+        assert f"the unfinished run has the blocks squeezenet1_1,resnet18; {names} are asked for" in err
+
+
+def test_a_kill_while_parts_are_removed_loses_no_list_of_quarantined_images(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("data/train/train1.png").write_text("no image")
+    words = (*QUICK, "--batch-size", "2", "--max-bad", "0.5")
+
+    def dying(folder, **_):
+        assert not Path("features/train.parts").exists(), "the folder's name goes before its files"
+        next(Path(folder).glob("*0000.h5")).unlink()
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("features_cache.parts.shutil.rmtree", dying)
+        with pytest.raises(KilledError):
+            run_cli("featurize", *words)
+    listed = Path("features/train.quarantine.csv").read_text()
+    assert "train1" in listed
+    assert run_cli("featurize", *words)[0] == 4
+    assert Path("features/train.quarantine.csv").read_text() == listed
+    assert not Path("features/train.parts").exists()
+
+
+def test_a_kill_before_parts_are_removed_is_tidied_up(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("data/train/train1.png").write_text("no image")
+    words = (*QUICK, "--batch-size", "2", "--max-bad", "0.5")
+
+    def dying(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featurize.run.write_quarantine", dying)
+        with pytest.raises(KilledError):
+            run_cli("featurize", *words)
+    assert Path("features/train.h5").exists() and Path("features/train.parts").exists()
+    assert not Path("features/train.quarantine.csv").exists()
+    code, _, err = run_cli("featurize", *words)
+    assert code == 4
+    assert "features/train.h5: 6 images x 1 views x 512 columns, 0.0 MB; complete, nothing to compute" in err
+    assert set(quarantine()) == {"train1"}
+    assert not Path("features/train.parts").exists()
