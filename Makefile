@@ -5,11 +5,13 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 DEMO_OPTIONS ?=
 
-.PHONY: help install demo test test-slow check format clean
+.PHONY: help install demo test test-slow bench-store check format clean
 
 help:
 	@echo "make demo       the main job on drawn cells, scored (a few minutes after the install)"
 	@echo "make test       the whole test suite"
+	@echo "make test-slow  all of it, with the long trials of the store"
+	@echo "make bench-store  what the store survives and costs, in one table"
 	@echo "make check      format, lint, types, layers"
 	@echo "make format     mend what the formatter can"
 
@@ -30,6 +32,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m "not gpu"
+
+bench-store: install
+	$(BIN)/python bench/store.py
 
 check: install
 	$(BIN)/ruff format --check .

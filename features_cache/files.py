@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from features_cache.errors import DiskFull, InputError, PermafeatError
@@ -64,6 +64,14 @@ class Disk:
         """Remove a name."""
         path.unlink()
 
+    def make_folder(self, path: Path) -> None:
+        """Make a folder whose parent exists; nothing if it is there."""
+        path.mkdir(exist_ok=True)
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a folder and all that is in it."""
+        shutil.rmtree(path)
+
     def fsync_folder(self, path: Path) -> None:
         """Return once the folder's names are on the disk."""
         descriptor = os.open(path, os.O_RDONLY)
@@ -111,25 +119,74 @@ def publish(
     InputError
         The folder cannot be written to.
     """
-    temporary = path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}"
+    with _named_when_done(path, replace=replace, disk=disk) as made:
+        descriptor = disk.create(made.temporary)
+        try:
+            for chunk in chunks:
+                _write_all(disk, descriptor, memoryview(chunk))
+            if head is not None:
+                disk.write_at(descriptor, head(), 0)
+            # A name published before this returned could show a torn file after a power cut.
+            disk.fsync(descriptor)
+        finally:
+            disk.close(descriptor)
+    return made.published
+
+
+def publish_written(path: Path, write: Callable[[Path], None], *, replace: bool = False, disk: Disk = DISK) -> bool:
+    """Publish what another library writes, as :func:`publish` does.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file appears.
+    write : callable
+        Given a temporary name in the same folder, with the same suffix; leaves a file there.
+    replace : bool
+    disk : Disk
+        As of :func:`publish`.
+
+    Returns
+    -------
+    bool
+        False if another file had the name already (only without ``replace``).
+
+    Raises
+    ------
+    DiskFull, InputError
+        As :func:`publish`.
+    """
+    with _named_when_done(path, replace=replace, disk=disk) as made:
+        write(made.temporary)
+        descriptor = os.open(made.temporary, os.O_RDWR)
+        try:
+            disk.fsync(descriptor)
+        finally:
+            disk.close(descriptor)
+    return made.published
+
+
+class _Made:
+    """A file in the making."""
+
+    def __init__(self, temporary: Path) -> None:
+        self.temporary = temporary
+        self.published = False
+
+
+@contextlib.contextmanager
+def _named_when_done(path: Path, *, replace: bool, disk: Disk) -> Iterator[_Made]:
+    """Let a file be written under a temporary name, and give it its own when the block is through."""
     require_folder(path.parent)
+    made = _Made(path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.{path.name[-100:]}")
     try:
         _make_folder(path.parent, disk)
-        descriptor = disk.create(temporary)
         try:
-            try:
-                for chunk in chunks:
-                    _write_all(disk, descriptor, memoryview(chunk))
-                if head is not None:
-                    disk.write_at(descriptor, head(), 0)
-                # A name published before this returned could show a torn file after a power cut.
-                disk.fsync(descriptor)
-            finally:
-                disk.close(descriptor)
-            return _give_name(disk, temporary, path, replace=replace)
+            yield made
+            made.published = _give_name(disk, made.temporary, path, replace=replace)
         finally:
             with contextlib.suppress(FileNotFoundError):
-                disk.unlink(temporary)
+                disk.unlink(made.temporary)
     except PermafeatError:
         raise
     except OSError as error:
@@ -163,7 +220,7 @@ def _make_folder(folder: Path, disk: Disk) -> None:
     """Make a folder and those above it, each entry durable: a part in a folder that a power cut took is lost."""
     if not folder.is_dir():
         _make_folder(folder.parent, disk)
-        folder.mkdir(exist_ok=True)
+        disk.make_folder(folder)
         disk.fsync_folder(folder.parent)
 
 
@@ -197,7 +254,7 @@ def _give_name(disk: Disk, temporary: Path, path: Path, *, replace: bool) -> boo
     return published
 
 
-def remove_leftovers(folder: Path) -> int:
+def remove_leftovers(folder: Path, *, disk: Disk = DISK) -> int:
     """Remove the temporary files and folders that killed writers left in a folder; return how many.
 
     Younger ones than an hour stay: another writer may be at work on them.
@@ -207,8 +264,8 @@ def remove_leftovers(folder: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _LEFT_FOR_DEAD_S:
                 if path.is_dir():
-                    shutil.rmtree(path)
+                    disk.remove_tree(path)
                 else:
-                    path.unlink()
+                    disk.unlink(path)
                 n_removed += 1
     return n_removed

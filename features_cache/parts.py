@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -124,7 +123,7 @@ class Parts:
 
     def _set_aside(self, unit: int) -> None:
         folder = self.folder / QUARANTINE
-        folder.mkdir(exist_ok=True)
+        self._disk.make_folder(folder)
         # Another writer may have set it aside first.
         with contextlib.suppress(FileNotFoundError):
             self._disk.replace(self.path_of(unit), folder / self.path_of(unit).name)
@@ -138,4 +137,4 @@ class Parts:
         going = self.folder.with_name(f"{TEMPORARY_PREFIX}{self.folder.name}.{secrets.token_hex(8)}")
         with contextlib.suppress(FileNotFoundError):
             self._disk.replace(self.folder, going)
-            shutil.rmtree(going)
+            self._disk.remove_tree(going)

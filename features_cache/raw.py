@@ -66,7 +66,7 @@ class RawFeatures:
         place = None if in_order else np.searchsorted(cells, wanted)
         per_chunk = max(1, _BUFFER_BYTES // max(1, len(cells) * self._dtype.itemsize))
         buffer = np.empty((min(per_chunk, len(rows)), len(cells)), self._dtype)
-        flat = out.reshape(len(rows), -1)
+        flat = out.reshape(len(rows), len(wanted))
         for first in range(0, len(rows), per_chunk):
             here = rows[first : first + per_chunk]
             target = flat[first : first + len(here)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import h5py
 import numpy as np
@@ -30,6 +30,10 @@ from features_cache.raw import RawFeatures
 from features_cache.recipe import Block
 from features_cache.seal import CACHE_MAGIC, check_around, check_whole, read_seal
 from features_cache.status import Status
+
+if TYPE_CHECKING:  # loaded where they are asked for: reading a cache needs neither
+    import pandas as pd
+    import torch
 
 _CHUNK_BYTES = 64 << 20
 _HASHED_IMAGES = 64
@@ -205,6 +209,45 @@ class FeatureCache:
         """Read features as :meth:`load` does, in the number type in which they are stored."""
         wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
         return self._read(wanted, views, blocks, np.dtype(self.storage))
+
+    def to_torch(self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None) -> torch.Tensor:
+        """Read features into a float32 tensor, shape (rows, views, columns); arguments as of :meth:`load`."""
+        import torch
+
+        return torch.from_numpy(self.load(rows=rows, views=views, blocks=blocks))
+
+    def to_frame(self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read features into a table.
+
+        Parameters
+        ----------
+        rows, views, blocks
+            As of :meth:`load`.
+
+        Returns
+        -------
+        DataFrame of float32
+            A row for each view of each image that is not quarantined, indexed by ``id`` and ``view``; columns are named after
+            their blocks, ``resnet18_0`` and so on.
+        """
+        import pandas as pd
+
+        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        wanted = wanted[self.good[wanted]]
+        numbers = np.arange(self.n_views)[slice(None) if views is None else views]
+        features = self.load(rows=wanted, views=views, blocks=blocks)
+        index = pd.MultiIndex.from_product([[self.ids[row] for row in wanted], numbers], names=["id", "view"])
+        return pd.DataFrame(features.reshape(len(index), -1), index=index, columns=self.column_names(blocks))
+
+    def column_names(self, blocks: Sequence[str] | None = None) -> list[str]:
+        """Name the columns of some blocks, or of all, after their blocks: ``resnet18_0``, ``resnet18_1``, ..."""
+        there = {block.name: block for block in self.blocks}
+        self.columns_of(blocks)
+        return [
+            f"{name}_{number}"
+            for name in (there if blocks is None else blocks)
+            for number in range(there[name].columns)
+        ]
 
     def chunks(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -101,7 +100,7 @@ def _jobs_to_do(jobs: list[_Job]) -> list[_Job]:
     if any(_is_owed(job) for job in jobs):
         return [job if _is_owed(job) or not _is_complete(job) else _kept(job) for job in jobs]
     for job in jobs:
-        shutil.rmtree(parts_folder(job.path), ignore_errors=True)
+        Parts(parts_folder(job.path), job.wanted).remove()
         settle_plan(parts_folder(job.path), job.wanted)
     return jobs
 

@@ -111,7 +111,7 @@ def test_a_kill_while_parts_are_removed_loses_no_list_of_quarantined_images(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("features_cache.parts.shutil.rmtree", dying)
+        patch.setattr("features_cache.files.shutil.rmtree", dying)
         with pytest.raises(KilledError):
             run_cli("featurize", *words)
     listed = Path("features/train.quarantine.csv").read_text()

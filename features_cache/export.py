@@ -1,0 +1,193 @@
+"""Features for other tools: one row for each view of each image that is not quarantined."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from features_cache.errors import OptionError, OutputExists, did_you_mean
+from features_cache.files import publish_written
+from features_cache.reader import FeatureCache
+
+_EXTRA = "pip install 'permafeat[export]'"
+
+
+def export(
+    path: Path, out: Path | None, to: str, *, view_0: bool = False, blocks: Sequence[str] = (), replace: bool = False
+) -> Path:
+    """Write a cache's features to a file of another format.
+
+    ``parquet`` and ``csv`` have the columns ``id``, ``view``, then the features; ``npz`` the arrays ``ids`` and ``views`` (a row
+    each), ``columns`` and ``features``; ``h5ad`` the features as ``X``, ``id`` and ``view`` in ``obs``, ``block`` in ``var``. Values
+    are float32, written piece by piece in bounded memory.
+
+    Parameters
+    ----------
+    path : Path
+        The cache.
+    out : Path, optional
+        The file; beside the cache, with the format's suffix, unless given.
+    to : {"parquet", "npz", "h5ad", "csv"}
+    view_0 : bool
+        Only the images themselves, without their augmented copies.
+    blocks : sequence of str
+        Only these blocks; all unless given.
+    replace : bool
+        Whether a file that is there gives way.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    OptionError
+        If the format or a block is unknown, or the format's library is not installed.
+    OutputExists
+        If the file is there.
+    CacheError, ForeignCache
+        If the cache cannot be read.
+    """
+    if to not in FORMATS:
+        msg = f"--to is {to!r}; expected one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}"
+        raise OptionError(msg)
+    target = out or path.with_suffix(f".{to}")
+    if target.exists() and not replace:
+        msg = f"{target}: exists; type --overwrite to replace it, or choose another --out"
+        raise OutputExists(msg)
+    with FeatureCache(path) as cache:
+        table = _Table(cache, view_0=view_0, blocks=list(blocks) or None)
+        publish_written(target, lambda place: FORMATS[to](table, place), replace=replace)
+    return target
+
+
+class _Table:
+    """The rows and columns of an export."""
+
+    def __init__(self, cache: FeatureCache, *, view_0: bool, blocks: list[str] | None) -> None:
+        self._cache = cache
+        self._blocks = blocks
+        self._views = slice(0, 1) if view_0 else None
+        self._rows = np.flatnonzero(cache.good)
+        self.columns = cache.column_names(blocks)
+        self.numbers = np.arange(1 if view_0 else cache.n_views)
+        self.n_rows = len(self._rows) * len(self.numbers)
+
+    def pieces(self) -> Iterator[tuple[list[str], NDArray[np.intp], NDArray[np.float32]]]:
+        """Yield ids, views and features, a row for each view."""
+        for rows, features in self._cache.chunks(rows=self._rows, views=self._views, blocks=self._blocks):
+            ids = [self._cache.ids[row] for row in rows for _ in self.numbers]
+            yield ids, np.tile(self.numbers, len(rows)), features.reshape(len(ids), -1)
+
+    @property
+    def ids(self) -> list[str]:
+        """The id of each row."""
+        return [self._cache.ids[row] for row in self._rows for _ in self.numbers]
+
+    @property
+    def views(self) -> NDArray[np.intp]:
+        """The view of each row."""
+        return np.tile(self.numbers, len(self._rows))
+
+    @property
+    def block_of_column(self) -> list[str]:
+        """The block of each column."""
+        return [name.rpartition("_")[0] for name in self.columns]
+
+
+def _library(name: str, to: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        msg = f"--to {to} needs {name.partition('.')[0]}, which is not installed; type {_EXTRA}"
+        raise OptionError(msg) from error
+
+
+def _to_parquet(table: _Table, place: Path) -> None:
+    arrow, parquet = _library("pyarrow", "parquet"), _library("pyarrow.parquet", "parquet")
+    fields = [("id", arrow.string()), ("view", arrow.int32())]
+    schema = arrow.schema([*fields, *((name, arrow.float32()) for name in table.columns)])
+    with parquet.ParquetWriter(place, schema) as writer:
+        for ids, views, features in table.pieces():
+            values = [arrow.array(column) for column in np.ascontiguousarray(features.T)]
+            arrays = [arrow.array(ids, arrow.string()), arrow.array(views, arrow.int32()), *values]
+            writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
+
+
+def _to_csv(table: _Table, place: Path) -> None:
+    with place.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "view", *table.columns])
+        for ids, views, features in table.pieces():
+            # Nine digits give a float32 back to the bit.
+            writer.writerows(
+                [name, view, *(f"{value:.9g}" for value in row)]
+                for name, view, row in zip(ids, views.tolist(), features.tolist(), strict=True)
+            )
+
+
+def _to_npz(table: _Table, place: Path) -> None:
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        small = {"ids": np.array(table.ids, dtype=str), "views": table.views, "columns": np.array(table.columns)}
+        for name, values in small.items():
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _npy(values))
+        with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
+            shape = (table.n_rows, len(table.columns))
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(member, header)
+            for _, _, features in table.pieces():
+                member.write(np.ascontiguousarray(features, "<f4").data)
+
+
+def _npy(values: NDArray[np.generic]) -> bytes:
+    content = io.BytesIO()
+    np.lib.format.write_array(content, values, allow_pickle=False)
+    return content.getvalue()
+
+
+def _to_h5ad(table: _Table, place: Path) -> None:
+    """Lay out AnnData's file by its specification (on-disk format 0.1.0): the library itself needs an older pandas than ours."""
+    names = [f"{name}:{view}" for name, view in zip(table.ids, table.views.tolist(), strict=True)]
+    with h5py.File(place, "w") as file:
+        _encoded(file, "anndata", "0.1.0")
+        X = file.create_dataset("X", (table.n_rows, len(table.columns)), np.float32, track_times=False)
+        _encoded(X, "array", "0.2.0")
+        first = 0
+        for _, _, features in table.pieces():
+            X[first : first + len(features)] = features
+            first += len(features)
+        _data_frame(file.create_group("obs"), names, {"id": table.ids, "view": table.views})
+        _data_frame(file.create_group("var"), table.columns, {"block": table.block_of_column})
+        for empty in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
+            _encoded(file.create_group(empty), "dict", "0.1.0")
+
+
+def _data_frame(group: h5py.Group, index: list[str], columns: Mapping[str, list[str] | NDArray[np.intp]]) -> None:
+    _encoded(group, "dataframe", "0.2.0")
+    group.attrs["_index"] = "_index"
+    group.attrs.create("column-order", list(columns), dtype=h5py.string_dtype())
+    for name, values in {"_index": index, **columns}.items():
+        if isinstance(values, np.ndarray):
+            _encoded(group.create_dataset(name, data=values), "array", "0.2.0")
+        else:
+            _encoded(group.create_dataset(name, data=values, dtype=h5py.string_dtype()), "string-array", "0.2.0")
+
+
+def _encoded(place: h5py.Group | h5py.Dataset, kind: str, version: str) -> None:
+    place.attrs["encoding-type"] = kind
+    place.attrs["encoding-version"] = version
+
+
+FORMATS: Mapping[str, Callable[[_Table, Path], None]] = MappingProxyType(
+    {"parquet": _to_parquet, "npz": _to_npz, "h5ad": _to_h5ad, "csv": _to_csv}
+)
