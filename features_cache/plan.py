@@ -227,8 +227,9 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
             disk.unlink(folder / PLAN_NAME)
             found = None
     if found is None:
-        publish(folder / PLAN_NAME, [canonical_json(wanted.to_json())], disk=disk)
-        # Another writer may have come first; both follow the plan that stands.
+        if publish(folder / PLAN_NAME, [canonical_json(wanted.to_json())], disk=disk):
+            return wanted
+        # Another writer came first: both follow the plan that stands.
         found = plan_in(folder) or wanted
     require_same_work(found, wanted, folder)
     return found

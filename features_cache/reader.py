@@ -27,7 +27,7 @@ from features_cache.foreign import check_contents, check_members
 from features_cache.layout import read_json, row_checksums
 from features_cache.plan import Plan, parts_folder
 from features_cache.raw import RawFeatures
-from features_cache.recipe import Block
+from features_cache.recipe import Block, any_random
 from features_cache.seal import CACHE_MAGIC, check_around, check_whole, read_seal
 from features_cache.status import Status
 
@@ -131,7 +131,7 @@ class FeatureCache:
     @property
     def random_weights(self) -> bool:
         """Whether any block comes from a network that was never trained."""
-        return not all(block.recipe.pretrained for block in self.blocks)
+        return any_random(self.blocks)
 
     def check_bytes(self) -> None:
         """Read the whole file, and raise ``CacheDamaged`` if a byte is not what was written."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from features_cache.errors import CacheDamaged, OptionError
@@ -145,6 +145,11 @@ class Recipe:
             name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
         }
         return cls(**values)
+
+
+def any_random(blocks: Iterable[Block]) -> bool:
+    """Whether any block comes from a network that was never trained."""
+    return not all(block.recipe.pretrained for block in blocks)
 
 
 def recipe_differences(ours: Recipe, theirs: Recipe) -> dict[str, tuple[Any, Any]]:

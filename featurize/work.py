@@ -15,6 +15,7 @@ from features_cache.errors import CacheError, ImagesMissing, InputError, Refused
 from features_cache.files import require_folder
 from features_cache.plan import Execution, Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
+from features_cache.recipe import any_random
 from featurize.backbones import Backbone, check_backbone
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
@@ -51,7 +52,7 @@ class Work:
     @property
     def random_weights(self) -> bool:
         """Whether any network was never trained."""
-        return not all(network.block.recipe.pretrained for network in self.networks)
+        return any_random(network.block for network in self.networks)
 
     def build(self) -> dict[str, Backbone]:
         """Build the networks, by the names of their blocks; wrong weights are found here, before anything is written."""

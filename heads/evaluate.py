@@ -10,13 +10,14 @@ import numpy as np
 
 from features_cache.errors import LabelError, listed
 from features_cache.reader import FeatureCache
+from features_cache.recipe import any_random
 from features_cache.tables import read_table
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
 from heads.fitted import check_blocks
 from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
 from heads.metrics import headline, score
-from heads.run_folder import any_random, find_run, load_heads, read_checked, read_run
+from heads.run_folder import find_run, load_heads, read_checked, read_run
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

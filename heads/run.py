@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from features_cache.errors import OptionError, did_you_mean
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
-from features_cache.recipe import Block
+from features_cache.recipe import Block, any_random
 from heads import report
 from heads.choosing import Choice, TrainingImages
 from heads.ensemble import NAME as ENSEMBLE
@@ -26,7 +26,7 @@ from heads.folds import Fold, check_folds, make_folds
 from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
 from heads.metrics import HEADLINE, headline, score
 from heads.out_of_fold import OutOfFold, fit_chosen, out_of_fold
-from heads.run_folder import Run, any_random, choose_folder, json_bytes, list_runs, publish_run
+from heads.run_folder import Run, choose_folder, json_bytes, list_runs, publish_run
 from heads.settings import FitSettings
 
 __all__ = ["FitSettings", "Run", "fit_heads", "list_runs"]

@@ -16,7 +16,6 @@ from typing import Any
 
 from features_cache.errors import InputError, OutputExists, RunError
 from features_cache.files import DISK, publish
-from features_cache.recipe import Block
 from heads.fitted import FittedHead, load_head, same_classes
 
 FORMAT = "permafeat-run"
@@ -319,8 +318,3 @@ def _headline(folder: Path) -> dict[str, Any]:
         "random_weights": metrics["random_weights"],
         "heads": scores,
     }
-
-
-def any_random(blocks: Sequence[Block]) -> bool:
-    """Whether a block comes from a network with random weights."""
-    return any(not block.recipe.pretrained for block in blocks)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from features_cache.errors import OptionError, OutputExists, SubmissionError, listed
 from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
-from features_cache.recipe import RANDOM_WEIGHTS
+from features_cache.recipe import RANDOM_WEIGHTS, any_random
 from features_cache.tables import read_table
 from heads.choosing import Features
 from heads.ensemble import average
 from heads.fitted import FittedHead, check_blocks, same_classes
-from heads.run_folder import any_random, find_run, known_submissions, load_heads, read_run, remember_submission
+from heads.run_folder import find_run, known_submissions, load_heads, read_run, remember_submission
 
 _CHUNK_IMAGES = 2048
 
