@@ -27,6 +27,7 @@ Each leaf also derives from the builtin error that fits, so a caller may catch e
     │   └── ForeignCache (ValueError)
     └── Stopped                         75   stopped early; typing the command again goes on
         ├── StoppedBySignal (RuntimeError)
+        ├── DeviceLost (RuntimeError)
         └── DiskFull (OSError)
 """
 
@@ -146,6 +147,10 @@ class Stopped(PermafeatError):
 
 class StoppedBySignal(Stopped, RuntimeError):
     """SIGINT, SIGTERM or SIGHUP."""
+
+
+class DeviceLost(Stopped, RuntimeError):
+    """A GPU that is no longer there, or too small."""
 
 
 class DiskFull(Stopped, OSError):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
 from featurize.augment import view_matrix, warp
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
@@ -25,11 +26,18 @@ class Engine:
     plan : Plan
         Says device, micro-batch and threads, and in its recipes the arithmetic and the seed. Warp and normalisation are
         float32 in any case.
+
+    Attributes
+    ----------
+    micro_batch : int
+        Views in one batch; always this many, the last ones padded.
+    views_a_pass : int
+        Views that go through at once: as many, unless the device's memory was too small.
     """
 
     def __init__(self, backbones: Mapping[str, Backbone], plan: Plan) -> None:
         execution, recipe = plan.execution, plan.blocks[0].recipe
-        self.micro_batch = execution.micro_batch
+        self.micro_batch = self.views_a_pass = execution.micro_batch
         self._device = torch.device(execution.device)
         self._seed = recipe.seed
         if execution.device == "cpu":
@@ -71,9 +79,30 @@ class Engine:
         padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
         padded[: len(normalised)] = normalised
         batch = padded.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode():
-            vectors = [self._networks[name](batch) for name in blocks or self._networks]
-        return torch.cat(vectors, dim=1)[: len(images)].cpu()
+        return self._vectors(batch, list(blocks or self._networks))[: len(images)]
+
+    def _vectors(self, batch: Tensor, names: Sequence[str]) -> Tensor:
+        """Run networks; where the device's memory is too small, in pieces of half the size, from then on."""
+        while True:
+            try:
+                with torch.inference_mode():
+                    pieces = [
+                        torch.cat([self._networks[name](piece) for name in names], dim=1).cpu()
+                        for piece in batch.split(self.views_a_pass)  # type: ignore[no-untyped-call]
+                    ]
+                return torch.cat(pieces)
+            except torch.OutOfMemoryError as error:
+                if self.views_a_pass == 1:
+                    msg = f"{self._device}: too little memory for a single view; free some, or take --device cpu (with another --out)"
+                    raise DeviceLost(msg) from error
+            except torch.AcceleratorError as error:
+                first = (str(error).splitlines() or [type(error).__name__])[0]
+                msg = f"{self._device} was lost ({first}); what was committed is safe. Type the same command again to go on"
+                raise DeviceLost(msg) from error
+            # Outside the handler: the error holds the tensors that were too large.
+            self.views_a_pass = -(-self.views_a_pass // 2)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
         """Warp each image to its view; shapes as in :meth:`features`, the result on the device and not normalised."""

@@ -209,6 +209,9 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
         n_computed += unit.n_images
         job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))
         _require_few(ledger, job.settings.max_bad, plan, job.root)
+    if engine.views_a_pass < engine.micro_batch:
+        note = f"computed {engine.views_a_pass} views at a time instead of {engine.micro_batch}, for want of memory"
+        ledger.conversions[note] = n_computed
     return n_computed
 
 

@@ -11,7 +11,7 @@ import torch
 from conftest import picture, recipe
 from torch import Tensor, nn
 
-from features_cache.errors import OptionError
+from features_cache.errors import DeviceLost, OptionError
 from features_cache.plan import Execution, Plan, SourceFile
 from features_cache.recipe import Block
 from featurize.augment import view_matrix, view_rng, warp
@@ -134,3 +134,43 @@ def test_a_plan_survives_json() -> None:
     )
     assert Plan.from_json(whole.to_json()) == whole
     assert dataclasses.replace(whole, n_views=3).digest != whole.digest
+
+
+class _Small(torch.nn.Module):
+    """A network on a device that holds a few views at once."""
+
+    def __init__(self, inner: torch.nn.Module, n_views: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self._n_views = n_views
+
+    def forward(self, views: Tensor) -> Tensor:
+        if len(views) > self._n_views:
+            raise torch.OutOfMemoryError
+        return self.inner(views)
+
+
+@pytest.mark.parametrize(("room", "views_a_pass"), [(6, 6), (5, 3), (2, 2), (1, 1)])
+def test_out_of_memory_halves_what_goes_through_at_once_and_keeps_the_features(room: int, views_a_pass: int) -> None:
+    whole, small = engine(), engine()
+    small._networks["resnet18"] = _Small(small._networks["resnet18"], room)
+    images, ids, views = pictures([1, 2, 3, 4]), ["p", "q", "r", "s"], [0, 1, 2, 3]
+    expected, found = whole.features(images, ids, views), small.features(images, ids, views)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert small.views_a_pass == views_a_pass
+
+
+def test_too_little_memory_for_one_view_and_a_lost_device_stop_the_run_resumably() -> None:
+    ours = engine()
+    ours._networks["resnet18"] = _Small(ours._networks["resnet18"], 0)
+    with pytest.raises(DeviceLost, match="too little memory for a single view"):
+        ours.features(pictures([1]), ["p"], [0])
+    ours = engine()
+
+    def gone(_: Tensor) -> Tensor:
+        raise torch.AcceleratorError
+
+    ours._networks["resnet18"].forward = gone
+    with pytest.raises(DeviceLost, match=r"cpu was lost .* Type the same command again to go on"):
+        ours.features(pictures([1]), ["p"], [0])
+    assert DeviceLost.exit_code == 75
