@@ -141,7 +141,7 @@ def publish_written(path: Path, write: Callable[[Path], None], *, replace: bool 
     path : Path
         Where the file appears.
     write : callable
-        Given a temporary name in the same folder, with the same suffix; leaves a file there.
+        Given a temporary name in the same folder; leaves a file there.
     replace : bool
     disk : Disk
         As of :func:`publish`.
@@ -178,7 +178,7 @@ class _Made:
 def _named_when_done(path: Path, *, replace: bool, disk: Disk) -> Iterator[_Made]:
     """Let a file be written under a temporary name, and give it its own when the block is through."""
     require_folder(path.parent)
-    made = _Made(path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.{path.name[-100:]}")
+    made = _Made(path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}")
     try:
         _make_folder(path.parent, disk)
         try:
