@@ -72,7 +72,9 @@ def trials(folder: Path, *, quick: bool) -> Iterator[Row]:
     )
     yield "kinds of hostile files refused", f"{refused} of {len(hostile.KINDS)}", ">= 25, all"
     (folder / "shards").mkdir()
-    n_reads, n_torn = test_shards.concurrent_reads(folder / "shards", n_generations=4 if quick else 12)
+    n_reads, n_torn = test_shards.concurrent_reads(
+        folder / "shards", n_generations=4 if quick else 24, least=500 if quick else 5000
+    )
     yield "reads beside four writers; torn", f"{n_reads:,}; {n_torn}", ">= 10,000; 0"
 
 

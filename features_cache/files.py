@@ -90,6 +90,7 @@ def publish(
     *,
     head: Callable[[], bytes] | None = None,
     replace: bool = False,
+    make_folder: bool = True,
     disk: Disk = DISK,
 ) -> bool:
     """Write a file so that it appears whole or not at all, and survives a power cut once this returns.
@@ -97,13 +98,15 @@ def publish(
     Parameters
     ----------
     path : Path
-        Where the file appears. Its folder is made if need be.
+        Where the file appears.
     chunks : iterable of bytes
         The content, in order. Consumed once; may be larger than memory.
     head : callable, optional
         Asked after all chunks went for what to write over the first bytes: a checksum that is known only then.
     replace : bool
         Whether a file that already has the name gives way. Where it may not, the file that is there stays.
+    make_folder : bool
+        Whether the folder is made if need be; otherwise ``FileNotFoundError`` where there is none.
     disk : Disk
         The system calls.
 
@@ -119,7 +122,7 @@ def publish(
     InputError
         The folder cannot be written to.
     """
-    with _named_when_done(path, replace=replace, disk=disk) as made:
+    with _named_when_done(path, replace=replace, disk=disk, make_folder=make_folder) as made:
         descriptor = disk.create(made.temporary)
         try:
             for chunk in chunks:
@@ -175,12 +178,13 @@ class _Made:
 
 
 @contextlib.contextmanager
-def _named_when_done(path: Path, *, replace: bool, disk: Disk) -> Iterator[_Made]:
+def _named_when_done(path: Path, *, replace: bool, disk: Disk, make_folder: bool = True) -> Iterator[_Made]:
     """Let a file be written under a temporary name, and give it its own when the block is through."""
     require_folder(path.parent)
     made = _Made(path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}")
     try:
-        _make_folder(path.parent, disk)
+        if make_folder:
+            _make_folder(path.parent, disk)
         try:
             yield made
             made.published = _give_name(disk, made.temporary, path, replace=replace)

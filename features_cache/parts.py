@@ -36,12 +36,12 @@ class Parts:
     def __init__(self, folder: Path, plan: Plan, disk: Disk = DISK) -> None:
         self.folder = folder
         self.plan = plan
-        self._digest = plan.digest
+        self._digest, self._mark = plan.digest, plan.mark
         self._disk = disk
 
     def path_of(self, unit: int) -> Path:
         """Return the file name of a unit's part."""
-        return self.folder / f"{unit:08d}.h5"
+        return self.folder / f"{unit:08d}-{self._mark}.h5"
 
     def commit(self, unit: int, rows: Rows) -> bool:
         """Make a unit's rows durable; on return they survive a power cut.
@@ -62,6 +62,8 @@ class Parts:
         ------
         DiskFull
             Nothing of this unit is kept; earlier ones are.
+        CacheIncomplete
+            If the folder is gone: another writer published, and tidied up.
         """
         expected = (len(self.plan.rows_of(unit)), self.plan.n_views, self.plan.n_columns)
         if rows.features.shape != expected or rows.features.dtype.name != self.plan.storage:
@@ -69,7 +71,15 @@ class Parts:
             raise ValueError(msg)
         image = part_image(rows, plan_digest=self._digest, unit=unit)
         sealing = Sealing(PART_MAGIC)
-        return publish(self.path_of(unit), sealing.pass_through([image]), head=sealing.seal, disk=self._disk)
+        try:
+            return publish(
+                self.path_of(unit), sealing.pass_through([image]), head=sealing.seal, make_folder=False, disk=self._disk
+            )
+        except FileNotFoundError as error:
+            msg = (
+                f"{self.folder}: is gone; another process published the cache, or removed it. Run `cli featurize` again"
+            )
+            raise CacheIncomplete(msg) from error
 
     def read(self, unit: int) -> Rows:
         """Read a part back, every byte checked.

@@ -115,6 +115,11 @@ class Plan:
         """Equal exactly when the plans are; every part carries it."""
         return digest_of(self.to_json())
 
+    @property
+    def mark(self) -> str:
+        """What the names of its parts end in: parts of two plans never take each other's place."""
+        return self.digest[:12]
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         return {
@@ -219,7 +224,7 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
         If the unfinished run was asked for other features, images or views.
     """
     found = plan_in(folder)
-    if found is not None and not shared and not any(folder.glob("*.h5")):
+    if found is not None and not shared and not any(folder.glob(f"*-{found.mark}.h5")):
         try:
             require_same_work(found, wanted, folder)
         except PermafeatError:

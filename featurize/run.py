@@ -137,14 +137,20 @@ def _featurize_split(job: _Job, work: Work) -> SplitSummary:
             _tidy_up(job, standing)
             job.progress(job.split, len(standing.plan.ids), len(standing.plan.ids))
             return _summary(job, n_computed=0, began=began, notes=Counter())
-        return _compute_and_publish(job, work, standing, began)
+        try:
+            return _compute_and_publish(job, work, standing, began)
+        except (CacheIncomplete, OutputExists, FileNotFoundError):
+            if not _is_complete(job):
+                raise
+    # Another process did the same work, and published it first.
+    return _summary(job, n_computed=0, began=began, notes=Counter())
 
 
 def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float) -> SplitSummary:
-    folder, shard = parts_folder(job.path), job.settings.shard
+    folder = parts_folder(job.path)
     require_space(job.settings.out, standing.plan, folder)
     backbones = work.build()
-    plan = settle_plan(folder, standing.plan, shared=shard is not None)
+    plan = settle_plan(folder, standing.plan, shared=job.settings.shard is not None)
     for place in (folder, job.settings.out):
         remove_leftovers(place)
     parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, standing.cache)
@@ -152,15 +158,9 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
     n_waiting = sum(not parts.has(unit) for unit in ledger.missing if not held.is_whole(unit))
     if n_waiting:
         return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
-    try:
-        enter_all(ledger, parts, held)
-        _require_few(ledger, job.settings.max_bad, plan, job.root)
-        publish_cache(job.path, parts, ledger, held, replace=job.settings.overwrite or standing.cache is not None)
-    except (CacheIncomplete, OutputExists):
-        if shard is None or not _is_complete(job):
-            raise
-        # Another shard saw the last part first, and published.
-        return _summary(job, n_computed=n_computed, began=began, notes=ledger.conversions)
+    enter_all(ledger, parts, held)
+    _require_few(ledger, job.settings.max_bad, plan, job.root)
+    publish_cache(job.path, parts, ledger, held, replace=job.settings.overwrite or standing.cache is not None)
     write_quarantine(job.path, plan, ledger)
     wall_s = time.monotonic() - began
     write_provenance(job.path, plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=ledger.conversions)

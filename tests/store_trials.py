@@ -111,7 +111,7 @@ FAULTS = (
     Fault("kill", KilledError()),
     Fault("disk full", OSError(errno.ENOSPC, "No space left on device")),
     Fault("over quota", OSError(errno.EDQUOT, "Disk quota exceeded")),
-    Fault("input/output error", OSError(errno.EIO, "Input/output error")),
+    Fault("EIO", OSError(errno.EIO, "Input/output error")),
     Fault("error at fsync", OSError(errno.EIO, "Input/output error"), only=("fsync", "fsync_folder")),
     Fault("no hard links", OSError(errno.EPERM, "Operation not permitted"), only=("link",)),
 )

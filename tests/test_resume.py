@@ -107,7 +107,7 @@ def test_a_kill_while_parts_are_removed_loses_no_list_of_quarantined_images(
 
     def dying(folder, **_):
         assert not Path("features/train.parts").exists(), "the folder's name goes before its files"
-        next(Path(folder).glob("*0000.h5")).unlink()
+        next(Path(folder).glob("00000000-*.h5")).unlink()
         raise KilledError
 
     with monkeypatch.context() as patch:

@@ -178,7 +178,7 @@ def _try_to_write(path: Path, n_views: int, rng: np.random.Generator) -> None:
             base.close()
 
 
-def _read(path: Path, n_generations: int, seed: int, counts: multiprocessing.Queue) -> None:
+def _read(path: Path, n_generations: int, least: int, seed: int, counts: multiprocessing.Queue) -> None:
     """Read rows at random until the last generation is there and then some; every value is checked."""
     _without_locks()
     rng = np.random.default_rng(seed)
@@ -191,20 +191,23 @@ def _read(path: Path, n_generations: int, seed: int, counts: multiprocessing.Que
                     rows = rng.integers(0, N_IMAGES, 8)
                     n_torn += not np.array_equal(cache.stored(rows), _features(cache.n_views)[rows])
                     n_reads += 1
-                if cache.n_views == n_generations and n_reads >= 2000:
+                if cache.n_views == n_generations and n_reads >= least:
                     break
         except (CacheMissing, CacheIncomplete):
             time.sleep(0.001)
     counts.put((n_reads, n_torn))
 
 
-def concurrent_reads(folder: Path, n_generations: int) -> tuple[int, int]:
-    """Let four writers and two readers at one cache; return how many reads there were, and how many were torn."""
+def concurrent_reads(folder: Path, n_generations: int, least: int) -> tuple[int, int]:
+    """Let four writers and two readers at one cache; return how many reads there were, and how many were torn.
+
+    Each reader goes on until the last generation is there, and it has read at least so often.
+    """
     path = folder / "train.h5"
     context = multiprocessing.get_context("fork")
     counts = context.Queue()
     writers = [context.Process(target=_write, args=(path, n_generations, seed)) for seed in range(4)]
-    readers = [context.Process(target=_read, args=(path, n_generations, 10 + seed, counts)) for seed in range(2)]
+    readers = [context.Process(target=_read, args=(path, n_generations, least, 10 + seed, counts)) for seed in range(2)]
     for process in [*readers, *writers]:
         process.start()
     found = [counts.get(timeout=120) for _ in readers]
@@ -214,9 +217,15 @@ def concurrent_reads(folder: Path, n_generations: int) -> tuple[int, int]:
     return sum(reads for reads, _ in found), sum(torn for _, torn in found)
 
 
+@pytest.mark.slow
+def test_ten_thousand_reads_beside_four_writers_are_whole(tmp_path: Path) -> None:
+    n_reads, n_torn = concurrent_reads(tmp_path, n_generations=24, least=5000)
+    assert (n_reads >= 10_000, n_torn) == (True, 0)
+
+
 @pytest.mark.skipif(sys.platform == "darwin", reason="forks")
 def test_four_writers_and_two_readers_at_once_without_locks(tmp_path: Path) -> None:
-    n_reads, n_torn = concurrent_reads(tmp_path, n_generations=4)
+    n_reads, n_torn = concurrent_reads(tmp_path, n_generations=4, least=2000)
     assert (n_reads >= 4000, n_torn) == (True, 0)
     with FeatureCache(tmp_path / "train.h5") as cache:
         np.testing.assert_array_equal(cache.stored(), _features(4))
