@@ -18,6 +18,7 @@ from features_cache.errors import OptionError, OutputExists, did_you_mean
 from features_cache.files import publish_written
 from features_cache.reader import FeatureCache
 
+_MOST_NAME_BYTES = 255
 _EXTRA = "pip install 'permafeat[export]'"
 
 
@@ -62,10 +63,19 @@ def export(
         msg = f"--to is {to!r}; expected one of {', '.join(FORMATS)}{did_you_mean(to, FORMATS)}"
         raise OptionError(msg)
     target = out or path.with_suffix(f".{to}")
+    if len(target.name.encode()) > _MOST_NAME_BYTES:
+        msg = (
+            f"--out: a name of {len(target.name.encode())} bytes cannot be written; expected {_MOST_NAME_BYTES} at most"
+        )
+        raise OptionError(msg)
+    if target.exists() and path.exists() and target.samefile(path):
+        msg = f"--out {target} is the cache itself; expected another file"
+        raise OptionError(msg)
     if target.exists() and not replace:
         msg = f"{target}: exists; type --overwrite to replace it, or choose another --out"
         raise OutputExists(msg)
     with FeatureCache(path) as cache:
+        cache.require_sound(np.flatnonzero(cache.good))
         table = _Table(cache, view_0=view_0, blocks=list(blocks) or None)
         publish_written(target, lambda place: FORMATS[to](table, place), replace=replace)
     return target

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from features_cache.errors import OutputExists, RecipeMismatch, listed
 from features_cache.layout import HASH_BYTES, Rows
+from features_cache.ledger import Ledger
 from features_cache.plan import Plan, require_same_recipes
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
@@ -66,6 +67,35 @@ def extended_plan(cache: FeatureCache, wanted: Plan, ways_out: str) -> Plan:
 def _side_by_side(blocks: list[Block]) -> tuple[Block, ...]:
     starts = itertools.accumulate((block.columns for block in blocks), initial=0)
     return tuple(dataclasses.replace(block, start=start) for block, start in zip(blocks, starts, strict=False))
+
+
+def is_published(cache: FeatureCache, plan: Plan, ledger: Ledger) -> bool:
+    """Whether a cache is what came of a plan, so that its parts have served.
+
+    A plan that repairs or overwrites describes the old file as well as the new one: what counts is that every part's rows are
+    in the file, and that nothing is left to do.
+
+    Parameters
+    ----------
+    cache : FeatureCache
+    plan : Plan
+        With the images, views and blocks of the cache.
+    ledger : Ledger
+        Of the parts that are there.
+    """
+    if not ledger.done or plan.base == cache.seal.checksum.hex() or cache.checksum is None:
+        return False
+    if not plan.base and ledger.missing:
+        return False
+    rows = np.concatenate([np.array(plan.rows_of(unit)) for unit in sorted(ledger.done)])
+    return all(
+        np.array_equal(ours[rows], theirs[rows])
+        for ours, theirs in (
+            (ledger.checksum, cache.checksum),
+            (ledger.status, cache.status),
+            (ledger.content_hash, cache.content_hash),
+        )
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

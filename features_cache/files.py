@@ -19,7 +19,7 @@ from pathlib import Path
 from features_cache.errors import DiskFull, InputError, PermafeatError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM}
+_FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 _LEFT_FOR_DEAD_S = 3600.0
 _FULL_FSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
@@ -160,7 +160,13 @@ def publish_written(path: Path, write: Callable[[Path], None], *, replace: bool 
         As :func:`publish`.
     """
     with _named_when_done(path, replace=replace, disk=disk) as made:
-        write(made.temporary)
+        try:
+            write(made.temporary)
+        except OSError as error:
+            if error.errno in _FULL:
+                raise
+            msg = f"{path}: cannot be written ({error.strerror or error}); choose another file with --out"
+            raise InputError(msg) from error
         descriptor = os.open(made.temporary, os.O_RDWR)
         try:
             disk.fsync(descriptor)

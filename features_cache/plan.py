@@ -248,7 +248,7 @@ def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
     ImageChanged, RecipeMismatch, OutputExists
         As :func:`settle_plan`.
     """
-    ways_out = f"Finish it with its own options, or begin anew with --overwrite, or choose another --out ({folder})"
+    ways_out = f"Finish it with its own options, or remove {folder} to give it up, or begin anew with --overwrite, or choose another --out"
     require_same_recipes(found.blocks, wanted.blocks, f"the unfinished run. {ways_out}")
     if found.blocks != wanted.blocks:
         began, now = (",".join(block.name for block in blocks) for blocks in (found.blocks, wanted.blocks))

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # loaded where they are asked for: reading a cache needs neit
 _CHUNK_BYTES = 64 << 20
 _HASHED_IMAGES = 64
 
-Rows = NDArray[np.intp] | slice | None
+Rows = NDArray[np.intp] | slice | int | None
 
 
 class FeatureCache:
@@ -85,7 +85,7 @@ class FeatureCache:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path = Path(path)
         # One descriptor for all: the name may be given to an extended cache at any moment.
         self._handle = _opened(path)
         try:
@@ -199,7 +199,7 @@ class FeatureCache:
         CacheDamaged
             If the file cannot be read to its end.
         """
-        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        wanted = _places(self.n_images, rows)
         out: NDArray[np.float32] = self._read(wanted, views, blocks, np.dtype(np.float32))
         return out
 
@@ -207,7 +207,7 @@ class FeatureCache:
         self, rows: Rows = None, *, views: Rows = None, blocks: Sequence[str] | None = None
     ) -> NDArray[np.floating[Any]]:
         """Read features as :meth:`load` does, in the number type in which they are stored."""
-        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        wanted = _places(self.n_images, rows)
         return self._read(wanted, views, blocks, np.dtype(self.storage))
 
     def to_torch(self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None) -> torch.Tensor:
@@ -232,22 +232,18 @@ class FeatureCache:
         """
         import pandas as pd
 
-        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
+        wanted = _places(self.n_images, rows)
         wanted = wanted[self.good[wanted]]
-        numbers = np.arange(self.n_views)[slice(None) if views is None else views]
+        numbers = _places(self.n_views, views)
         features = self.load(rows=wanted, views=views, blocks=blocks)
         index = pd.MultiIndex.from_product([[self.ids[row] for row in wanted], numbers], names=["id", "view"])
-        return pd.DataFrame(features.reshape(len(index), -1), index=index, columns=self.column_names(blocks))
+        names = self.column_names(blocks)
+        return pd.DataFrame(features.reshape(len(index), len(names)), index=index, columns=names)
 
     def column_names(self, blocks: Sequence[str] | None = None) -> list[str]:
         """Name the columns of some blocks, or of all, after their blocks: ``resnet18_0``, ``resnet18_1``, ..."""
-        there = {block.name: block for block in self.blocks}
-        self.columns_of(blocks)
-        return [
-            f"{name}_{number}"
-            for name in (there if blocks is None else blocks)
-            for number in range(there[name].columns)
-        ]
+        of_place = {place: block for block in self.blocks for place in range(block.start, block.stop)}
+        return [f"{of_place[place].name}_{place - of_place[place].start}" for place in self.columns_of(blocks).tolist()]
 
     def chunks(
         self,
@@ -272,8 +268,8 @@ class FeatureCache:
             Places of the images in the cache.
         features : float32 array, shape (n, views, columns)
         """
-        wanted = np.arange(self.n_images)[slice(None) if rows is None else rows]
-        n_views = len(np.arange(self.n_views)[slice(None) if views is None else views])
+        wanted = _places(self.n_images, rows)
+        n_views = len(_places(self.n_views, views))
         per_chunk = max(1, n_bytes // max(1, 4 * n_views * len(self.columns_of(blocks))))
         for first in range(0, len(wanted), per_chunk):
             here = wanted[first : first + per_chunk]
@@ -282,7 +278,7 @@ class FeatureCache:
     def _read(
         self, rows: NDArray[np.intp], views: Rows, blocks: Sequence[str] | None, dtype: np.dtype[Any]
     ) -> NDArray[Any]:
-        wanted_views = np.arange(self.n_views)[slice(None) if views is None else views]
+        wanted_views = _places(self.n_views, views)
         columns = self.columns_of(blocks)
         out = np.empty((len(rows), len(wanted_views), len(columns)), dtype)
         self._raw.read_into(out, rows, wanted_views, columns)
@@ -297,12 +293,12 @@ class FeatureCache:
             If a block is not in the cache.
         """
         there = {block.name: block for block in self.blocks}
-        names = list(there) if blocks is None else list(blocks)
+        names = list(there) if blocks is None else [blocks] if isinstance(blocks, str) else list(blocks)
         for name in names:
             if name not in there:
                 msg = f"{self.path}: no block {name!r}; it holds {', '.join(there)}{did_you_mean(name, there)}"
                 raise OptionError(msg)
-        return np.concatenate([np.arange(there[name].start, there[name].stop) for name in names])
+        return np.concatenate([np.arange(0), *(np.arange(there[name].start, there[name].stop) for name in names)])
 
     def close(self) -> None:
         """Close the file."""
@@ -315,6 +311,10 @@ class FeatureCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _places(count: int, wanted: Rows) -> NDArray[np.intp]:
+    return np.atleast_1d(np.arange(count)[slice(None) if wanted is None else wanted])
 
 
 def _absent(path: Path) -> Exception:

@@ -25,7 +25,7 @@ _FIELDS = struct.Struct("<16sIIQ32sQQ32s")
 _READ_BYTES = 1 << 22
 # Metadata of honest files is smaller than this, or than the features; a forged file must not keep us hashing for hours.
 _MOST_AROUND = 64 << 20
-_WAYS_OUT = ". Look at it with `cli verify`; restore it, or compute it again with --overwrite"
+_WAYS_OUT = ". Restore it, or compute it again with --overwrite"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +184,9 @@ def check_whole(file: BinaryIO, path: Path, seal: Seal) -> None:
         If one differs.
     """
     if _hash_of(file, [(SEAL_BYTES, seal.n_bytes)]) != seal.checksum:
-        msg = f"{path}: its bytes are not those that were written (checksum differs){_WAYS_OUT}"
+        msg = (
+            f"{path}: its bytes are not those that were written (checksum differs); `cli verify` says which{_WAYS_OUT}"
+        )
         raise CacheDamaged(msg)
 
 

@@ -80,8 +80,8 @@ def verify(path: Path) -> Verification:
                 faults.append(what.format(f"{int(rows.sum())} images ({names})"))
         try:
             cache.check_bytes()
-        except CacheDamaged as error:
-            faults.append(str(error))
+        except CacheDamaged:
+            faults.append("the file as a whole is not what was written (its checksum differs)")
         return Verification(
             path=path,
             format_version=cache.seal.version,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages, WeightsMismatch
-from features_cache.extend import Held
+from features_cache.extend import Held, is_published
 from features_cache.files import remove_leftovers
 from features_cache.interrupt import StopFlag, stop_on_signals
 from features_cache.ledger import Ledger
@@ -57,7 +57,11 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
             _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
             for split, manifest in work.manifests.items()
         ]
-        splits = tuple(_featurize_split(job, work) for job in _jobs_to_do(jobs))
+        to_do = _jobs_to_do(jobs)
+        for job in to_do:  # what speaks against the test images is said before the training images cost hours
+            with look(job.path, job.root, job.wanted, job.settings):
+                pass
+        splits = tuple(_featurize_split(job, work) for job in to_do)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
     warnings += _not_as_asked(work, splits)
     warnings += same_bytes([split.path for split in splits if not split.n_waiting])
@@ -175,12 +179,12 @@ def _tidy_up(job: _Job, standing: Standing) -> None:
     if plan is None or standing.cache is None or not standing.cache.is_made_of(plan):
         return
     parts, ledger = Parts(folder, plan), Ledger(plan)
-    for unit, rows in parts.check():
-        if rows is not None:
-            ledger.enter(unit, rows)
-    if len(ledger.reasons) == int((~standing.cache.good).sum()):
+    for unit in range(plan.n_units):
+        if parts.has(unit):
+            ledger.enter(unit, parts.read(unit))
+    if is_published(standing.cache, plan, ledger):
         write_quarantine(job.path, plan, ledger)
-    parts.remove()
+        parts.remove()
 
 
 def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbones: Mapping[str, Backbone]) -> int:

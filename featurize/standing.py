@@ -76,7 +76,7 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
     try:
         cache = FeatureCache(path)
     except (CacheError, Refused) as error:
-        msg = f"{error}. {WAYS_OUT}"
+        msg = str(error) if "--overwrite" in str(error) else f"{error}. {WAYS_OUT}"
         raise OutputExists(msg) from error
     with cache:
         plan = extended_plan(cache, wanted, WAYS_OUT)
@@ -88,6 +88,11 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         standing = Standing(cache=cache, plan=plan)
         if not standing.is_complete:
             _require_named(cache, plan, wanted)
+            # Before a part is made: damage found on the way would leave an extension that cannot be finished.
+            anew = set(plan.anew)
+            cache.require_sound(
+                np.array([row for row in np.flatnonzero(cache.good) if cache.ids[row] not in anew], np.intp)
+            )
         yield standing
 
 

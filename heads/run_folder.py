@@ -19,6 +19,7 @@ from features_cache.files import DISK, publish
 from heads.fitted import FittedHead, load_head, same_classes
 
 FORMAT = "permafeat-run"
+_MOST_NAME_BYTES = 255
 VERSION = 1
 RUNS = Path("runs")
 LATEST = "latest"
@@ -155,7 +156,7 @@ def find_run(path: Path) -> Path:
     """
     folder = path
     if path.is_file():
-        folder = path.parent / path.read_text(encoding="utf-8").strip()
+        folder = path.parent / path.read_bytes()[:_MOST_NAME_BYTES].decode("utf-8", "replace").strip()
     if not (folder / "run.json").is_file():
         msg = f"{path}: no run there (no run.json); expected a folder that `cli fit-heads` wrote. Run it first, or name one with --run"
         raise RunError(msg)

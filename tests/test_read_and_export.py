@@ -159,3 +159,39 @@ def test_a_missing_library_is_told_with_what_to_install(cache, tmp_path, monkeyp
     with pytest.raises(OptionError, match=r"--to parquet needs pyarrow, .* pip install 'permafeat\[export\]'"):
         export(cache.path, tmp_path / "x.parquet", "parquet")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_replaces_no_cache_and_hides_no_damage(cache, tmp_path, run_cli) -> None:
+    import shutil
+
+    path = tmp_path / "c.h5"
+    shutil.copy(cache.path, path)
+    whole = path.read_bytes()
+    code, _, err = run_cli("export", path, "--to", "csv", "--out", path, "--overwrite")
+    assert code == 2
+    assert "is the cache itself" in err
+    assert path.read_bytes() == whole
+    path.write_bytes(
+        whole[: cache.seal.features_at]
+        + bytes([whole[cache.seal.features_at] ^ 1])
+        + whole[cache.seal.features_at + 1 :]
+    )
+    code, _, err = run_cli("export", path, "--to", "npz")
+    assert code == 2
+    assert "the features of 'é00' are damaged" in err
+
+
+@pytest.mark.parametrize("to", ["csv", "npz", "h5ad", "parquet"])
+def test_a_place_that_cannot_be_written_to_is_told(cache, tmp_path, run_cli, to: str) -> None:
+    for out in (f"/proc/x.{to}", str(tmp_path / ("x" * 300))):
+        code, _, err = run_cli("export", cache.path, "--to", to, "--out", out)
+        assert code == 2, err
+        assert "cannot be written" in err or "may not be written to" in err
+
+
+def test_rows_views_and_blocks_may_be_single(cache) -> None:
+    assert cache.load(rows=3, views=0, blocks="b").shape == (1, 1, 3)
+    assert cache.load(blocks=[]).shape == (13, 4, 0)
+    assert cache.to_frame(rows=np.array([], int)).shape == (0, 9)
+    with FeatureCache(str(cache.path)) as again:
+        assert again.ids == cache.ids

@@ -141,3 +141,65 @@ def test_a_kill_before_parts_are_removed_is_tidied_up(
     assert "features/train.h5: 6 images x 1 views x 512 columns, 0.0 MB; complete, nothing to compute" in err
     assert set(quarantine()) == {"train1"}
     assert not Path("features/train.parts").exists()
+
+
+def damage(path: Path, row: int) -> None:
+    """Flip a bit in the features of an image."""
+    with FeatureCache(path) as cache:
+        at = cache.seal.features_at + row * cache.n_views * cache.n_columns * 2 + 4
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+
+
+def test_an_extension_of_a_damaged_cache_leaves_the_way_to_its_repair_open(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    whole = Path("features/train.h5").read_bytes()
+    damage(Path("features/train.h5"), 2)
+    assert run_cli("featurize", *QUICK, "--augment", "1")[0] == 2
+    assert not Path("features/train.parts").exists()
+    assert run_cli("featurize", *QUICK, "--repair")[0] == 0
+    assert Path("features/train.h5").read_bytes() == whole
+
+
+@pytest.mark.parametrize("way", ["--repair", "--overwrite"])
+def test_a_plain_command_between_two_of_an_unfinished_repair_leaves_its_parts(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    words = (*QUICK, "--batch-size", "1")
+    assert run_cli("featurize", *words)[0] == 0
+    whole = Path("features/train.h5").read_bytes()
+    for row in (0, 1, 2):
+        damage(Path("features/train.h5"), row)
+    commit = Parts.commit
+
+    def dying(self, unit, rows):
+        commit(self, unit, rows)
+        if unit == 1:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Parts, "commit", dying)
+        with pytest.raises(KilledError):
+            run_cli("featurize", *words, way)
+    parts = sorted(path.name for path in Path("features/train.parts").glob("*.h5"))
+    assert len(parts) == 2
+    run_cli("featurize", *words)
+    assert sorted(path.name for path in Path("features/train.parts").glob("*.h5")) == parts
+    code, _, err = run_cli("featurize", *words, way)
+    assert code == 0
+    assert f"{1 if way == '--repair' else 4} computed" in err
+    assert Path("features/train.h5").read_bytes() == whole
+    assert not Path("features/train.parts").exists()
+
+
+def test_what_speaks_against_the_test_images_is_said_before_the_training_images_are_computed(
+    project: Path, run_cli: Run
+) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    before = Path("features/train.h5").read_bytes()
+    Path("data/test/test1.png").write_bytes(Path("data/test/test0.png").read_bytes())
+    code, _, err = run_cli("featurize", *QUICK, "--augment", "1")
+    assert code == 2
+    assert "features/test.h5: 1 images are not those that it was made from ('test1')" in err
+    assert Path("features/train.h5").read_bytes() == before
