@@ -43,7 +43,7 @@ def reference_view(image: Image.Image, flip_x: bool, flip_y: bool, angle: float,
 
 
 def plain_taps(name: str, network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Where the default backbones' vectors leave them, by the issue's own words."""
+    """Where the default backbones' vectors leave them, written down independently of the code."""
     if name == "vgg19":
         return lambda x: network.features(x).mean((2, 3))
     if name == "resnet18":
