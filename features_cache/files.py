@@ -23,7 +23,7 @@ _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}
 _LEFT_FOR_DEAD_S = 3600.0
 _FULL_FSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
-TEMPORARY_PREFIX = ".permafeat-"
+_TEMPORARY_PREFIX = ".permafeat-"
 
 
 class Disk:
@@ -175,6 +175,11 @@ def publish_written(path: Path, write: Callable[[Path], None], *, replace: bool 
     return made.published
 
 
+def temporary_name(path: Path) -> Path:
+    """Return a name beside a path that nobody else has, and that :func:`remove_leftovers` knows."""
+    return path.with_name(f"{_TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}")
+
+
 class _Made:
     """A file in the making."""
 
@@ -187,7 +192,7 @@ class _Made:
 def _named_when_done(path: Path, *, replace: bool, disk: Disk, make_folder: bool = True) -> Iterator[_Made]:
     """Let a file be written under a temporary name, and give it its own when the block is through."""
     require_folder(path.parent)
-    made = _Made(path.parent / f"{TEMPORARY_PREFIX}{path.name[:100]}.{secrets.token_hex(8)}")
+    made = _Made(temporary_name(path))
     try:
         if make_folder:
             _make_folder(path.parent, disk)
@@ -270,7 +275,7 @@ def remove_leftovers(folder: Path, *, disk: Disk = DISK) -> int:
     Younger ones than an hour stay: another writer may be at work on them.
     """
     n_removed = 0
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+    for path in folder.glob(f"{_TEMPORARY_PREFIX}*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _LEFT_FOR_DEAD_S:
                 if path.is_dir():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
 
 from features_cache.errors import CacheDamaged, CacheIncomplete, ForeignCache
-from features_cache.files import DISK, TEMPORARY_PREFIX, Disk, publish
+from features_cache.files import DISK, Disk, publish, temporary_name
 from features_cache.layout import Rows, part_image, rows_of_part
 from features_cache.plan import Plan
 from features_cache.seal import PART_MAGIC, Sealing, check_whole, read_seal
@@ -144,7 +143,7 @@ class Parts:
 
         Its name goes first, so that no kill leaves a folder with some parts, which would look like a run to be finished.
         """
-        going = self.folder.with_name(f"{TEMPORARY_PREFIX}{self.folder.name}.{secrets.token_hex(8)}")
+        going = temporary_name(self.folder)
         with contextlib.suppress(FileNotFoundError):
             self._disk.replace(self.folder, going)
             self._disk.remove_tree(going)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -123,7 +124,7 @@ class FeatureCache:
         self.blocks = tuple(Block.from_json(fields) for fields in read_json(file["blocks"]))
         check_contents(self.path, self.ids, self.status, self.blocks, self.n_columns)
 
-    @property
+    @functools.cached_property
     def good(self) -> NDArray[np.bool_]:
         """Which images are not quarantined, shape (n_images,)."""
         return np.equal(self.status, Status.GOOD)

@@ -11,7 +11,7 @@ from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
-from features_cache.writer import enter_all, publish_cache
+from features_cache.writer import publish_cache
 from featurize.provenance import write_provenance, write_quarantine
 
 
@@ -48,7 +48,6 @@ def merge(out: Path) -> list[Path]:
         try:
             parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, base)
             _require_all(parts, held)
-            enter_all(ledger, parts, held)
             publish_cache(path, parts, ledger, held, replace=base is not None)
         finally:
             if base is not None:

@@ -220,10 +220,10 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
 
 
 def _require_few(ledger: Ledger, max_bad: float, plan: Plan, root: Path) -> None:
-    if len(ledger.bad) > max(1, max_bad * len(plan.ids)):
+    if len(ledger.reasons) > max(1, max_bad * len(plan.ids)):
         shown = "\n".join(f"  {line}" for line in ledger.bad[:20])
         msg = (
-            f"{root}: {len(ledger.bad)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
+            f"{root}: {len(ledger.reasons)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
             f"of {len(plan.ids)}:\n{shown}\nMend or remove them and add --overwrite, or raise --max-bad to go on"
         )
         raise TooManyBadImages(msg)

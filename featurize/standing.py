@@ -88,11 +88,11 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         standing = Standing(cache=cache, plan=plan)
         if not standing.is_complete:
             _require_named(cache, plan, wanted)
+        if (
+            not standing.is_complete and not settings.repair
+        ):  # a repair has looked at every row, and computes the damaged ones
             # Before a part is made: damage found on the way would leave an extension that cannot be finished.
-            anew = set(plan.anew)
-            cache.require_sound(
-                np.array([row for row in np.flatnonzero(cache.good) if cache.ids[row] not in anew], np.intp)
-            )
+            cache.require_sound(np.flatnonzero(cache.good))
         yield standing
 
 

@@ -65,7 +65,7 @@ def test_merge_publishes_what_no_shard_did(project: Path, run_cli: Run) -> None:
     publish = featurize.run.publish_cache
     featurize.run.publish_cache = lambda *_, **__: (_ for _ in ()).throw(KeyError("killed"))
     try:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError, match="killed"):
             run_cli("featurize", *WORDS, "--shard", "2/2")
     finally:
         featurize.run.publish_cache = publish
