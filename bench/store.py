@@ -35,8 +35,10 @@ from features_cache.extend import Held  # noqa: E402
 from features_cache.layout import Rows  # noqa: E402
 from features_cache.ledger import Ledger  # noqa: E402
 from features_cache.parts import Parts  # noqa: E402
-from features_cache.plan import Execution, Plan, SourceFile, settle_plan  # noqa: E402
+from features_cache.plan import Execution, Plan, settle_plan  # noqa: E402
 from features_cache.reader import FeatureCache  # noqa: E402
+from features_cache.sources import SourceFile, Sources  # noqa: E402
+from features_cache.texts import Texts  # noqa: E402
 from features_cache.writer import publish_cache, write_cache  # noqa: E402
 
 Row = tuple[str, str, str]
@@ -195,10 +197,10 @@ def _in_a_process(folder: Path, n_images: int, n_columns: int) -> tuple[float, f
 
 
 def _write(folder: Path, n_images: int, n_columns: int, answer: multiprocessing.Queue[tuple[float, float]]) -> None:
-    ids = tuple(f"image-{row:08d}" for row in range(n_images))
+    ids = Texts(f"image-{row:08d}" for row in range(n_images))
     plan = Plan(
         ids=ids,
-        sources=tuple((SourceFile(path=f"{name}.png", n_bytes=1, mtime_ns=1),) for name in ids),
+        sources=Sources([SourceFile(path=f"{name}.png", n_bytes=1, mtime_ns=1)] for name in ids),
         n_views=VIEWS,
         blocks=blocks(n_columns),
         unit_images=UNIT,

@@ -26,7 +26,7 @@ _ALIGNMENT = 512
 
 
 class _Sparse(io.RawIOBase):
-    """A file in memory that keeps what libhdf5 writes (metadata) and leaves out what it only reserves (features)."""
+    """A file in memory that keeps what libhdf5 writes (metadata) and leaves out what it only reserves (arrays)."""
 
     def __init__(self) -> None:
         self._written: list[tuple[int, bytes]] = []
@@ -127,8 +127,8 @@ def read_json(dataset: h5py.Dataset) -> Any:  # noqa: ANN401 - whatever was writ
 
 def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Encode texts as UTF-8 of one width: variable-length strings are refused in files of ours."""
-    raw = [text.encode("utf-8") for text in texts]
-    return np.array(raw, dtype=f"S{max(1, *map(len, raw))}" if raw else "S1")
+    width = max((len(text.encode("utf-8")) for text in texts), default=1)
+    return np.fromiter((text.encode("utf-8") for text in texts), dtype=f"S{max(1, width)}", count=len(texts))
 
 
 def cache_around(
@@ -140,21 +140,24 @@ def cache_around(
     blocks: Sequence[Block],
     n_views: int,
     storage: Storage,
-) -> tuple[bytes, bytes]:
+) -> tuple[list[bytes | memoryview], bytes]:
     """Lay out a cache's file without its features.
 
     Returns
     -------
-    before, after : bytes
-        What stands between the seal and the features, and what follows them. The features themselves are the C-ordered
-        little-endian array (images, views, columns).
+    before : list of bytes
+        What stands between the seal and the features, in order; the arrays that were given are not copied.
+    after : bytes
+        What follows the features. These themselves are the C-ordered little-endian array (images, views, columns).
     """
     sparse = _Sparse()
-    reserve = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    reserve.set_layout(h5py.h5d.CONTIGUOUS)
-    reserve.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    reserve.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    reserve.set_obj_track_times(False)
+    names = fixed_length(ids)
+    arrays = {
+        "ids": names.view(h5py.string_dtype("utf-8", names.dtype.itemsize)),
+        "status": status,
+        "content_hash": content_hash,
+        "checksum": checksum,
+    }
     shape = (len(ids), n_views, blocks[-1].stop)
     dtype = _little_endian(storage)
     with h5py.File(
@@ -167,20 +170,30 @@ def cache_around(
     ) as file:
         file.attrs["format"] = np.bytes_("permafeat")
         file.attrs["format_version"] = np.uint32(FORMAT_VERSION)
-        names = fixed_length(ids)
-        width = h5py.string_dtype("utf-8", names.dtype.itemsize)
-        _plain(file, "ids", names.astype(width))
-        _plain(file, "status", status.astype(np.uint8))
-        _plain(file, "content_hash", content_hash.astype(np.uint8))
-        _plain(file, "checksum", checksum.astype(np.uint8))
+        places = [(_reserve(file, name, array.shape, array.dtype), array) for name, array in arrays.items()]
         _plain(file, "blocks", _json_bytes([block.to_json() for block in blocks]))
         # The features come last: all metadata then lies before them, in one piece.
-        space = h5py.h5s.create_simple(shape)
-        features = h5py.h5d.create(file.id, b"features", h5py.h5t.py_create(dtype), space, dcpl=reserve)
-        file.flush()
-        offset = features.get_offset()
-    n_features = int(np.prod(shape)) * dtype.itemsize
-    return sparse.between(SEAL_BYTES, offset), sparse.between(offset + n_features, sparse.n_bytes)
+        features_at = _reserve(file, "features", shape, dtype)
+    before: list[bytes | memoryview] = []
+    position = SEAL_BYTES
+    for offset, array in places:
+        before += [sparse.between(position, offset), array.reshape(-1).view(np.uint8).data]
+        position = offset + array.nbytes
+    before.append(sparse.between(position, features_at))
+    return before, sparse.between(features_at + int(np.prod(shape)) * dtype.itemsize, sparse.n_bytes)
+
+
+def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
+    """Make a contiguous dataset whose bytes somebody else writes; return where they go."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.CONTIGUOUS)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), dcpl=properties)
+    file.flush()
+    return int(dataset.get_offset())
 
 
 def part_image(rows: Rows, *, plan_digest: str, unit: int) -> bytes:

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from features_cache.errors import CacheDamaged, ImageChanged, OutputExists, PermafeatError, RecipeMismatch, listed
 from features_cache.files import DISK, Disk, publish
-from features_cache.recipe import Block, Storage, canonical_json, digest_of, recipe_differences, show_differences
+from features_cache.recipe import Block, Storage, canonical_json, recipe_differences, show_differences
+from features_cache.sources import SourceFile, Sources
+from features_cache.texts import Texts
 
-PLAN_NAME = "plan.json"
-_PLAN_VERSION = 2
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """One file of an image, as it was when the plan was made.
-
-    Parameters
-    ----------
-    path : str
-        Relative to the images' folder; empty where a channel file is missing.
-    n_bytes, mtime_ns : int
-        Size, and modification time in nanoseconds.
-    """
-
-    path: str
-    n_bytes: int
-    mtime_ns: int
+PLAN_NAME = "plan.jsonl"
+_PLAN_VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +44,10 @@ class Plan:
 
     Parameters
     ----------
-    ids : tuple of str
-        Image ids; row order.
-    sources : tuple of tuple of SourceFile
-        Each image's files, in channel order.
+    ids : sequence of str
+        Image ids; row order. :class:`Texts`, where there are many.
+    sources : sequence of tuple of SourceFile
+        Each image's files, in channel order. :class:`Sources`, where there are many.
     n_views : int
         Views an image, view 0 included.
     blocks : tuple of Block
@@ -76,8 +62,8 @@ class Plan:
         Ids of images that are computed anew although that cache holds them.
     """
 
-    ids: tuple[str, ...]
-    sources: tuple[tuple[SourceFile, ...], ...]
+    ids: Sequence[str]
+    sources: Sequence[tuple[SourceFile, ...]]
     n_views: int
     blocks: tuple[Block, ...]
     unit_images: int
@@ -113,46 +99,53 @@ class Plan:
     @property
     def digest(self) -> str:
         """Equal exactly when the plans are; every part carries it."""
-        return digest_of(self.to_json())
+        digest = hashlib.blake2b(digest_size=16)
+        for line in self.lines():
+            digest.update(line)
+        return digest.hexdigest()
 
     @property
     def mark(self) -> str:
         """What the names of its parts end in: parts of two plans never take each other's place."""
         return self.digest[:12]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values."""
-        return {
-            "version": _PLAN_VERSION,
-            "ids": list(self.ids),
-            "sources": [[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in self.sources],
-            "n_views": self.n_views,
-            "blocks": [block.to_json() for block in self.blocks],
-            "unit_images": self.unit_images,
-            "execution": dataclasses.asdict(self.execution),
-            "base": self.base,
-            "anew": list(self.anew),
-        }
+    def lines(self) -> Iterator[bytes]:
+        """Yield the plan as lines of JSON: the work, then each image's id and files."""
+        yield _line(
+            {
+                "version": _PLAN_VERSION,
+                "n_images": len(self.ids),
+                "n_views": self.n_views,
+                "blocks": [block.to_json() for block in self.blocks],
+                "unit_images": self.unit_images,
+                "execution": dataclasses.asdict(self.execution),
+                "base": self.base,
+                "anew": list(self.anew),
+            }
+        )
+        for image_id, files in zip(self.ids, self.sources, strict=True):
+            yield _line([image_id, *([file.path, file.n_bytes, file.mtime_ns] for file in files)])
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild a plan from :meth:`to_json`.
+    def from_lines(cls, lines: Iterable[bytes]) -> Self:
+        """Rebuild a plan from :meth:`lines`.
 
         Raises
         ------
         CacheDamaged
             If it was written by another version, or damaged.
         """
+        values = map(json.loads, lines)
         try:
+            fields = next(values)
             if fields["version"] != _PLAN_VERSION:
                 msg = f"a plan of version {fields['version']}; expected {_PLAN_VERSION}. Begin anew with --overwrite"
                 raise CacheDamaged(msg)
+            ids = Texts()
+            sources = Sources(_files(values, ids, fields["n_images"]))
             return cls(
-                ids=tuple(fields["ids"]),
-                sources=tuple(
-                    tuple(SourceFile(path=path, n_bytes=size, mtime_ns=mtime) for path, size, mtime in files)
-                    for files in fields["sources"]
-                ),
+                ids=ids,
+                sources=sources,
                 n_views=fields["n_views"],
                 blocks=tuple(Block.from_json(block) for block in fields["blocks"]),
                 unit_images=fields["unit_images"],
@@ -160,9 +153,23 @@ class Plan:
                 base=fields["base"],
                 anew=tuple(fields["anew"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
             msg = f"the plan cannot be read ({error!r}); begin anew with --overwrite"
             raise CacheDamaged(msg) from error
+
+
+def _line(value: object) -> bytes:
+    return canonical_json(value) + b"\n"
+
+
+def _files(images: Iterator[Any], ids: Texts, n_images: int) -> Iterator[Iterator[SourceFile]]:
+    """Yield each image's files, and append its id; as many as there were."""
+    for image_id, *files in images:
+        ids.append(image_id)
+        yield (SourceFile(path=path, n_bytes=size, mtime_ns=mtime) for path, size, mtime in files)
+    if len(ids) != n_images:
+        msg = f"{len(ids)} images; {n_images} were written"
+        raise ValueError(msg)
 
 
 def parts_folder(path: Path) -> Path:
@@ -186,13 +193,10 @@ def plan_in(folder: Path) -> Plan | None:
     """
     path = folder / PLAN_NAME
     try:
-        fields = json.loads(path.read_bytes())
+        with path.open("rb") as lines:
+            return Plan.from_lines(lines)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        msg = f"{path}: not JSON ({error}); begin anew with --overwrite"
-        raise CacheDamaged(msg) from error
-    return Plan.from_json(fields)
 
 
 def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk = DISK) -> Plan:
@@ -232,7 +236,7 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
             disk.unlink(folder / PLAN_NAME)
             found = None
     if found is None:
-        if publish(folder / PLAN_NAME, [canonical_json(wanted.to_json())], disk=disk):
+        if publish(folder / PLAN_NAME, wanted.lines(), disk=disk):
             return wanted
         # Another writer came first: both follow the plan that stands.
         found = plan_in(folder) or wanted

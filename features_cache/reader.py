@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
@@ -175,7 +176,7 @@ class FeatureCache:
 
     def is_made_of(self, plan: Plan) -> bool:
         """Whether a plan describes this very file."""
-        return (self.ids, self.n_views, self.blocks) == (plan.ids, plan.n_views, plan.blocks)
+        return (self.n_views, self.blocks) == (plan.n_views, plan.blocks) and plan.ids == self.ids
 
     def load(
         self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None
@@ -326,7 +327,7 @@ def _absent(path: Path) -> Exception:
     return CacheMissing(msg)
 
 
-def _opened(path: Path) -> BinaryIO:
+def _opened(path: Path) -> BufferedReader:
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError as error:

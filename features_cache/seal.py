@@ -10,9 +10,9 @@ import dataclasses
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from features_cache.errors import CacheDamaged, ForeignCache
 
@@ -22,7 +22,7 @@ PART_MAGIC = b"PERMAFEAT PART \n"
 FORMAT_VERSION = 2
 
 _FIELDS = struct.Struct("<16sIIQ32sQQ32s")
-_READ_BYTES = 1 << 22
+_READ_BYTES = 1 << 20
 # Metadata of honest files is smaller than this, or than the features; a forged file must not keep us hashing for hours.
 _MOST_AROUND = 64 << 20
 _WAYS_OUT = ". Restore it, or compute it again with --overwrite"
@@ -72,7 +72,8 @@ class Sealing:
     ----------
     magic : bytes
         ``CACHE_MAGIC`` or ``PART_MAGIC``.
-    before, after : bytes, optional
+    before : sequence of bytes, optional
+    after : bytes, optional
         What stands around a cache's features.
 
     Examples
@@ -83,7 +84,7 @@ class Sealing:
     (516, 512)
     """
 
-    def __init__(self, magic: bytes, before: bytes = b"", after: bytes = b"") -> None:
+    def __init__(self, magic: bytes, before: Sequence[bytes | memoryview] = (), after: bytes = b"") -> None:
         self._magic = magic
         self._before, self._after = before, after
         self._hash = hashlib.blake2b(digest_size=32)
@@ -101,17 +102,20 @@ class Sealing:
         """Return the 512 bytes that go where room was left."""
         seal = Seal(magic=self._magic, version=FORMAT_VERSION, n_bytes=self._n_bytes, checksum=self._hash.digest())
         if self._before:
-            features_at = SEAL_BYTES + len(self._before)
+            features_at = SEAL_BYTES + sum(map(len, self._before))
+            around = hashlib.blake2b(digest_size=32)
+            for piece in (*self._before, self._after):
+                around.update(piece)
             seal = dataclasses.replace(
                 seal,
                 features_at=features_at,
                 features_bytes=self._n_bytes - features_at - len(self._after),
-                around=hashlib.blake2b(self._before + self._after, digest_size=32).digest(),
+                around=around.digest(),
             )
         return seal.pack()
 
 
-def read_seal(file: BinaryIO, path: Path, magic: bytes) -> Seal:
+def read_seal(file: BufferedReader, path: Path, magic: bytes) -> Seal:
     """Read and check a file's seal against its size, without reading the rest.
 
     Parameters
@@ -175,7 +179,7 @@ def check_bytes(path: Path, magic: bytes) -> Seal:
     return seal
 
 
-def check_whole(file: BinaryIO, path: Path, seal: Seal) -> None:
+def check_whole(file: BufferedReader, path: Path, seal: Seal) -> None:
     """Compare every byte of an open file with its seal.
 
     Raises
@@ -190,7 +194,7 @@ def check_whole(file: BinaryIO, path: Path, seal: Seal) -> None:
         raise CacheDamaged(msg)
 
 
-def check_around(file: BinaryIO, path: Path, seal: Seal) -> None:
+def check_around(file: BufferedReader, path: Path, seal: Seal) -> None:
     """Compare all bytes but the features with the seal; format 1 cannot be compared, and passes.
 
     Raises
@@ -212,12 +216,13 @@ def check_around(file: BinaryIO, path: Path, seal: Seal) -> None:
         raise CacheDamaged(msg)
 
 
-def _hash_of(file: BinaryIO, ranges: Iterable[tuple[int, int]]) -> bytes:
+def _hash_of(file: BufferedReader, ranges: Iterable[tuple[int, int]]) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
+    buffer = memoryview(bytearray(_READ_BYTES))
     for start, stop in ranges:
         file.seek(start)
         n_left = stop - start
-        while n_left and (chunk := file.read(min(_READ_BYTES, n_left))):
-            digest.update(chunk)
-            n_left -= len(chunk)
+        while n_left and (n_read := file.readinto(buffer[: min(_READ_BYTES, n_left)])):
+            digest.update(buffer[:n_read])
+            n_left -= n_read
     return digest.digest()

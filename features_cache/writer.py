@@ -168,7 +168,7 @@ def _publish_cache(
     )
 
     def body() -> Iterable[bytes | memoryview]:
-        yield before
+        yield from before
         for rows in features:
             yield np.ascontiguousarray(rows, dtype=np.dtype(storage).newbyteorder("<")).data.cast("B")
         yield after

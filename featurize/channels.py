@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features_cache.errors import ImageChanged
 from features_cache.layout import HASH_BYTES
-from features_cache.plan import SourceFile
+from features_cache.sources import SourceFile
 from features_cache.status import Status
 from featurize.decode import BadImage, Decoded, decode, unit_range
 

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
-from features_cache.plan import SourceFile
+from features_cache.sources import SourceFile, Sources
 from features_cache.tables import read_table, require_column
+from features_cache.texts import Texts
 from featurize.nothing_found import ARCHIVES, EXTENSIONS, nothing_found
 
 Extra = Literal["error", "ignore", "ignore both"]
@@ -29,17 +30,17 @@ class Manifest:
     ----------
     root : Path
         The folder that the sources' paths are relative to.
-    ids : tuple of str
+    ids : Texts
         Sorted; no two equal.
-    sources : tuple of tuple of SourceFile
+    sources : Sources
         Each image's files in channel order; an empty path where a channel file is missing.
     warnings : tuple of str
         What the user should know.
     """
 
     root: Path
-    ids: tuple[str, ...]
-    sources: tuple[tuple[SourceFile, ...], ...]
+    ids: Texts
+    sources: Sources
     warnings: tuple[str, ...] = ()
 
     def first(self, n_images: int | None) -> Manifest:
@@ -159,8 +160,8 @@ def list_images(
         raise nothing_found(root, pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
     order = sorted(chosen)
-    sources = tuple(tuple(_source(root, path) for path in chosen[image_id]) for image_id in order)
-    return Manifest(root=root, ids=tuple(order), sources=sources, warnings=warnings)
+    sources = Sources([_source(root, path) for path in chosen[image_id]] for image_id in order)
+    return Manifest(root=root, ids=Texts(order), sources=sources, warnings=warnings)
 
 
 def _escaped(path: Path) -> str:

@@ -22,7 +22,8 @@ from features_cache.extend import Held
 from features_cache.files import Disk, publish
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Execution, SourceFile, parts_folder, settle_plan
+from features_cache.plan import Execution, parts_folder, settle_plan
+from features_cache.sources import SourceFile
 from features_cache.writer import publish_cache, write_cache
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,8 +11,9 @@ from conftest import picture, recipe
 from torch import Tensor, nn
 
 from features_cache.errors import DeviceLost, OptionError
-from features_cache.plan import Execution, Plan, SourceFile
+from features_cache.plan import Execution, Plan
 from features_cache.recipe import Block
+from features_cache.sources import SourceFile
 from featurize.augment import view_matrix, view_rng, warp
 from featurize.backbones import build_backbone
 from featurize.device import choose_device, choose_precision, cpu_is_fast_in_bfloat16
@@ -121,19 +121,6 @@ def test_a_gpu_gives_the_features_of_the_cpu(precision: str, least: float) -> No
     expected = engine().features(images, ids, views)
     found = engine("cuda", precision).features(images, ids, views)
     assert nn.functional.cosine_similarity(expected, found).min() >= least
-
-
-def test_a_plan_survives_json() -> None:
-    whole = Plan(
-        ids=("a",),
-        sources=((SourceFile(path="ä\n.png", n_bytes=1, mtime_ns=1),),),
-        n_views=2,
-        blocks=(Block(name="n", start=0, columns=3, recipe=recipe()),),
-        unit_images=4,
-        execution=Execution(device="cpu", micro_batch=6, n_threads=2),
-    )
-    assert Plan.from_json(whole.to_json()) == whole
-    assert dataclasses.replace(whole, n_views=3).digest != whole.digest
 
 
 class _Small(torch.nn.Module):

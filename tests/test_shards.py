@@ -18,8 +18,9 @@ from features_cache.extend import Held
 from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Execution, Plan, SourceFile, parts_folder, settle_plan
+from features_cache.plan import Execution, Plan, parts_folder, settle_plan
 from features_cache.reader import FeatureCache
+from features_cache.sources import SourceFile
 from features_cache.writer import publish_cache
 
 Run = Callable[..., tuple[int, str, str]]
@@ -44,9 +45,9 @@ def test_each_shard_does_its_share_and_the_last_one_publishes(project: Path, run
 
 def test_a_shard_follows_the_plan_that_stands_even_before_a_part_is_there(project: Path, run_cli: Run) -> None:
     run_cli("featurize", *WORDS, "--shard", "2/3")
-    plan = Path("features/train.parts/plan.json").read_bytes()
+    plan = Path("features/train.parts/plan.jsonl").read_bytes()
     assert run_cli("featurize", *QUICK, "--batch-size", "5", "--shard", "1/3")[0] == 0
-    assert Path("features/train.parts/plan.json").read_bytes() == plan
+    assert Path("features/train.parts/plan.jsonl").read_bytes() == plan
     code, _, err = run_cli("featurize", *QUICK, "--augment", "1", "--shard", "1/3")
     assert code == 2
     assert "makes 1 views an image; 2 are asked for" in err

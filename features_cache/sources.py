@@ -1,0 +1,82 @@
+"""The files of every image, as they were when the work was planned."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self, overload
+
+from features_cache.texts import Texts
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFile:
+    """One file of an image, as it was when the plan was made.
+
+    Parameters
+    ----------
+    path : str
+        Relative to the images' folder; empty where a channel file is missing.
+    n_bytes, mtime_ns : int
+        Size, and modification time in nanoseconds.
+    """
+
+    path: str
+    n_bytes: int
+    mtime_ns: int
+
+
+class Sources(Sequence[tuple[SourceFile, ...]]):  # noqa: PLW1641 - equal to lists, which have no hash
+    """Each image's files, in channel order; about 32 bytes and the path's own a file.
+
+    Equal to any sequence of the same files.
+
+    Parameters
+    ----------
+    images : iterable of iterable of SourceFile
+        The files of each image.
+    """
+
+    __slots__ = ("_ends", "_mtimes", "_paths", "_sizes")
+
+    def __init__(self, images: Iterable[Iterable[SourceFile]] = ()) -> None:
+        self._sizes, self._mtimes, self._ends = array.array("q"), array.array("q"), array.array("q", [0])
+        self._paths = Texts(self._enter(images))
+
+    def _enter(self, images: Iterable[Iterable[SourceFile]]) -> Iterator[str]:
+        for files in images:
+            for file in files:
+                self._sizes.append(file.n_bytes)
+                self._mtimes.append(file.mtime_ns)
+                yield file.path
+            self._ends.append(len(self._sizes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[SourceFile, ...]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[SourceFile, ...] | Self:
+        if isinstance(index, slice):
+            return type(self)(self._files(place) for place in range(*index.indices(len(self))))
+        return self._files(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[tuple[SourceFile, ...]]:
+        return map(self._files, range(len(self)))
+
+    def _files(self, image: int) -> tuple[SourceFile, ...]:
+        return tuple(
+            SourceFile(path=self._paths[file], n_bytes=self._sizes[file], mtime_ns=self._mtimes[file])
+            for file in range(self._ends[image], self._ends[image + 1])
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Sequence):
+            return len(self) == len(other) and all(itertools.starmap(tuple.__eq__, zip(self, other, strict=True)))
+        return NotImplemented
