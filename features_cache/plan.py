@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from features_cache.texts import Texts
 
 PLAN_NAME = "plan.jsonl"
 _PLAN_VERSION = 3
+_LINES_A_WRITE = 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,13 @@ def _line(value: object) -> bytes:
     return canonical_json(value) + b"\n"
 
 
+def _joined(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Join lines to pieces that are worth a write."""
+    rest = iter(lines)
+    while piece := b"".join(itertools.islice(rest, _LINES_A_WRITE)):
+        yield piece
+
+
 def _files(images: Iterator[Any], ids: Texts, n_images: int) -> Iterator[Iterator[SourceFile]]:
     """Yield each image's files, and append its id; as many as there were."""
     for image_id, *files in images:
@@ -236,7 +245,7 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
             disk.unlink(folder / PLAN_NAME)
             found = None
     if found is None:
-        if publish(folder / PLAN_NAME, wanted.lines(), disk=disk):
+        if publish(folder / PLAN_NAME, _joined(wanted.lines()), disk=disk):
             return wanted
         # Another writer came first: both follow the plan that stands.
         found = plan_in(folder) or wanted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -327,7 +327,7 @@ def _absent(path: Path) -> Exception:
     return CacheMissing(msg)
 
 
-def _opened(path: Path) -> BufferedReader:
+def _opened(path: Path) -> FileIO:
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError as error:
