@@ -31,7 +31,8 @@ class Option:
     kind: Literal["text", "path", "weights"]
 
 
-_NOT_IN_A_FILE = {"ctx", "return", "config", "as_json", "dry_run"}
+# What replaces or recomputes features is asked for each time, never by default.
+_NOT_IN_A_FILE = {"ctx", "return", "config", "as_json", "dry_run", "overwrite", "repair"}
 
 
 def read_defaults(path: Path, command: str, commands: Mapping[str, Callable[..., None]]) -> dict[str, Any]:

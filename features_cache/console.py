@@ -33,7 +33,9 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
 _CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. (default: {CONFIG_NAME})")
 Config = Annotated[Path | None, _CONFIG]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew where something stands already.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", allow_from_autoenv=False, help="Begin anew where something stands already.")
+]
 IgnoreUnlabelled = Annotated[bool, typer.Option(help="Leave out images without a row in --labels.")]
 
 

@@ -134,11 +134,6 @@ class Held:
         Made by :func:`extended_plan` from the cache.
     cache : FeatureCache, optional
         Open for as long as this is used.
-
-    Raises
-    ------
-    CacheDamaged
-        If the cache is of format 1 and damaged.
     """
 
     def __init__(self, plan: Plan, cache: FeatureCache | None = None) -> None:
@@ -148,8 +143,6 @@ class Held:
         self._blocks: dict[str, Block] = {}
         if cache is None:
             return
-        if cache.checksum is None:
-            cache.check_bytes()
         places = {image_id: row for row, image_id in enumerate(cache.ids) if cache.good[row]}
         for image_id in plan.anew:
             places.pop(image_id, None)

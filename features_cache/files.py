@@ -91,6 +91,7 @@ def publish(
     head: Callable[[], bytes] | None = None,
     replace: bool = False,
     make_folder: bool = True,
+    check: Callable[[Path], None] | None = None,
     disk: Disk = DISK,
 ) -> bool:
     """Write a file so that it appears whole or not at all, and survives a power cut once this returns.
@@ -107,6 +108,8 @@ def publish(
         Whether a file that already has the name gives way. Where it may not, the file that is there stays.
     make_folder : bool
         Whether the folder is made if need be; otherwise ``FileNotFoundError`` where there is none.
+    check : callable, optional
+        Given the written file before its name appears; what it raises keeps the name from appearing.
     disk : Disk
         The system calls.
 
@@ -133,6 +136,8 @@ def publish(
             disk.fsync(descriptor)
         finally:
             disk.close(descriptor)
+        if check is not None:
+            check(made.temporary)
     return made.published
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_cache.errors import ForeignCache, listed
-from features_cache.layout import HASH_BYTES
+from features_cache.layout import HASH_BYTES, MOST_ID_BYTES
 from features_cache.recipe import Block
 from features_cache.seal import Seal
 from features_cache.status import Status
@@ -26,7 +26,6 @@ _FIRST_DATASETS = {
     "blocks": ("uint8",),
 }
 _DATASETS = {1: _FIRST_DATASETS, 2: {**_FIRST_DATASETS, "checksum": ("uint8",)}}
-_MOST_ID_BYTES = 4096
 _MOST_JSON_BYTES = 1 << 22
 
 
@@ -57,7 +56,7 @@ def check_members(path: Path, file: h5py.File, seal: Seal) -> None:
     if any(file[name].shape != shape for name, shape in shapes.items()) or file["blocks"].ndim != 1:
         msg = f"{path}: ids, status, content_hash and features do not have the same number of images; refused"
         raise ForeignCache(msg)
-    if file["ids"].dtype.itemsize > _MOST_ID_BYTES or file["blocks"].nbytes > _MOST_JSON_BYTES:
+    if file["ids"].dtype.itemsize > MOST_ID_BYTES or file["blocks"].nbytes > _MOST_JSON_BYTES:
         msg = f"{path}: ids of {file['ids'].dtype.itemsize} bytes, {file['blocks'].nbytes} bytes of blocks; refused"
         raise ForeignCache(msg)
 

@@ -17,10 +17,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from features_cache.errors import OptionError
 from features_cache.recipe import Block, Storage, canonical_json
 from features_cache.seal import FORMAT_VERSION, SEAL_BYTES
 
 HASH_BYTES = 16
+MOST_ID_BYTES = 4096
 _H5_VERSION = ("v110", "v110")  # "latest" writes files that older h5py cannot read
 _ALIGNMENT = 512
 
@@ -128,6 +130,9 @@ def read_json(dataset: h5py.Dataset) -> Any:  # noqa: ANN401 - whatever was writ
 def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Encode texts as UTF-8 of one width: variable-length strings are refused in files of ours."""
     width = max((len(text.encode("utf-8")) for text in texts), default=1)
+    if width > MOST_ID_BYTES:
+        msg = f"an id has {width} bytes; expected at most {MOST_ID_BYTES}"
+        raise OptionError(msg)
     return np.fromiter((text.encode("utf-8") for text in texts), dtype=f"S{max(1, width)}", count=len(texts))
 
 

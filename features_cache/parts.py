@@ -100,8 +100,9 @@ class Parts:
         with handle:
             try:
                 check_whole(handle, path, read_seal(handle, path, PART_MAGIC))
-            except ForeignCache as error:
-                raise CacheDamaged(str(error)) from error
+            except (CacheDamaged, ForeignCache) as error:
+                msg = f"{path}: part {unit} is damaged; type the command that made it again: it is set aside and computed anew"
+                raise CacheDamaged(msg) from error
             with h5py.File(handle, "r") as file:
                 if file.attrs["plan"].decode() != self._digest or int(file.attrs["unit"]) != unit:
                     msg = f"{path}: a part of another plan or unit; run `cli featurize` again, it is done anew"

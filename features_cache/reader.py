@@ -118,6 +118,7 @@ class FeatureCache:
             (self.n_images, self.n_views, self.n_columns),
             features.dtype,
         )
+        self._is_whole = False
         self.ids = tuple(raw.decode("utf-8") for raw in file["ids"][()])
         self.status: NDArray[np.uint8] = file["status"][()]
         self.content_hash: NDArray[np.uint8] = file["content_hash"][()]
@@ -145,9 +146,16 @@ class FeatureCache:
         Returns
         -------
         bool array, shape of rows
-            All false in format 1, which has no checksum a row.
+
+        Raises
+        ------
+        CacheDamaged
+            If any byte of a file of format 1 differs, which has no checksum a row; it is read once.
         """
         if self.checksum is None:
+            if not self._is_whole:
+                self.check_bytes()
+                self._is_whole = True
             return np.zeros(len(rows), bool)
         expected = self.checksum
 
@@ -166,7 +174,7 @@ class FeatureCache:
         Raises
         ------
         CacheDamaged
-            If a byte differs.
+            If a byte differs; in format 1, if any byte of the file does.
         """
         damaged = self.damaged(rows)
         if damaged.any():
@@ -335,6 +343,6 @@ def _opened(path: Path) -> FileIO:
     except IsADirectoryError as error:
         msg = f"{path}: a folder; expected a cache (*.h5)"
         raise CacheMissing(msg) from error
-    except PermissionError as error:
-        msg = f"{path}: cannot be read ({error.strerror}); ask its owner for permission"
-        raise CacheDamaged(msg) from error
+    except OSError as error:
+        msg = f"{path}: cannot be opened ({error.strerror}); expected a cache (*.h5) that you may read"
+        raise CacheMissing(msg) from error

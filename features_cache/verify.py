@@ -66,7 +66,7 @@ def verify(path: Path) -> Verification:
         for first in range(0, cache.n_images, _CHUNK_IMAGES):
             rows = np.arange(first, min(first + _CHUNK_IMAGES, cache.n_images))
             stored = cache.stored(rows)
-            damaged[rows] = cache.damaged(rows)
+            damaged[rows] = cache.checksum is not None and cache.damaged(rows)
             good = cache.good[rows]
             not_finite[rows] = good & ~np.isfinite(stored).all(axis=(1, 2))
             not_zero[rows] = ~good & np.any(stored != 0, axis=(1, 2))

@@ -16,13 +16,13 @@ from features_cache.layout import HASH_BYTES, Rows, cache_around, row_checksums
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.recipe import Block, Storage
-from features_cache.seal import CACHE_MAGIC, Sealing, check_bytes
+from features_cache.seal import CACHE_MAGIC, Sealing, check_bytes, read_seal
 
 
 def publish_cache(
     path: Path, parts: Parts, ledger: Ledger, held: Held, *, replace: bool = False, disk: Disk = DISK
 ) -> None:
-    """Join all parts to the final file, publish it, and check every byte of it; the parts are the caller's to remove.
+    """Join all parts to the final file, read every byte of it back, and publish it; the parts are the caller's to remove.
 
     Memory is bounded by one part, and by ids, statuses and hashes of all images.
 
@@ -37,16 +37,16 @@ def publish_cache(
     held : Held
         What an earlier cache holds.
     replace : bool
-        Whether a file at the path gives way.
+        Whether any file at the path gives way; otherwise only the cache that the plan extends does.
     disk : Disk
         The system calls.
 
     Raises
     ------
     CacheIncomplete, CacheDamaged
-        If a part is missing or damaged. Nothing is published.
+        If a part is missing or damaged, or what was written is not what is read back. Nothing is published.
     OutputExists
-        If a file is at the path and may not be replaced.
+        If another file is at the path, or took the place of the one that is extended.
     DiskFull
         Nothing is published; the parts stay.
     """
@@ -62,7 +62,8 @@ def publish_cache(
         n_views=plan.n_views,
         storage=plan.storage,
         features=(_rows_of(unit, parts, held).features for unit in range(plan.n_units)),
-        replace=replace,
+        replace=replace or bool(plan.base),
+        base="" if replace else plan.base,
         disk=disk,
     )
 
@@ -156,6 +157,7 @@ def _publish_cache(
     features: Iterable[NDArray[np.floating[Any]]],
     replace: bool,
     disk: Disk,
+    base: str = "",
 ) -> None:
     before, after = cache_around(
         ids=ids,
@@ -174,7 +176,24 @@ def _publish_cache(
         yield after
 
     sealing = Sealing(CACHE_MAGIC, before, after)
-    if not publish(path, sealing.pass_through(body()), head=sealing.seal, replace=replace, disk=disk):
+
+    def check(written: Path) -> None:
+        check_bytes(written, CACHE_MAGIC)
+        if base:
+            _require_base(path, base)
+
+    if not publish(path, sealing.pass_through(body()), head=sealing.seal, replace=replace, check=check, disk=disk):
         msg = f"{path}: exists; type --overwrite to replace it, or choose another --out"
         raise OutputExists(msg)
-    check_bytes(path, CACHE_MAGIC)
+
+
+def _require_base(path: Path, base: str) -> None:
+    """Check that the file that will give way is still the one that was extended."""
+    try:
+        with path.open("rb") as file:
+            found = read_seal(file, path, CACHE_MAGIC).checksum.hex()
+    except FileNotFoundError:
+        return
+    if found != base:
+        msg = f"{path}: another process extended it meanwhile; type the same command again, to extend what stands there now"
+        raise OutputExists(msg)

@@ -49,7 +49,9 @@ def featurize(
     ignore_unlabelled: IgnoreUnlabelled = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its cost.")] = False,
     shard: Annotated[str | None, typer.Option(help="i/n: one of n processes that share the work.")] = None,
-    repair: Annotated[bool, typer.Option("--repair", help="Compute damaged and unusable rows anew.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", allow_from_autoenv=False, help="Compute damaged and unusable rows anew.")
+    ] = False,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: AsJson = False,

@@ -54,7 +54,7 @@ def choose_precision(wanted: str, device: Device) -> Precision:
         if device == "cpu":
             return "bfloat16" if cpu_is_fast_in_bfloat16() else "float32"
         if device == "cuda":
-            return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
         return "float32"
     if wanted == "float16" and device == "cpu":
         msg = "--precision float16 needs a GPU; on a CPU take bfloat16 or float32 (or auto)"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -46,14 +47,15 @@ class Engine:
             # The recipe promises float32; TF32 keeps 10 bits of the mantissa.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
-        self._networks = {
-            name: lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
-            .to(self._device)
-            .to(memory_format=torch.channels_last)
-            for name, backbone in backbones.items()
-        }
-        self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
+        with _device_losses(self._device):
+            self._networks = {
+                name: lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
+                .to(self._device)
+                .to(memory_format=torch.channels_last)
+                for name, backbone in backbones.items()
+            }
+            self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
+            self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
 
     def features(
         self, images: Tensor, ids: Sequence[str], views: Sequence[int], blocks: Sequence[str] | None = None
@@ -75,34 +77,37 @@ class Engine:
         -------
         float32 tensor on the CPU, shape (n, columns of these blocks)
         """
-        normalised = (self.make_views(images, ids, views) - self._mean) / self._std
-        padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
-        padded[: len(normalised)] = normalised
-        batch = padded.contiguous(memory_format=torch.channels_last)
-        return self._vectors(batch, list(blocks or self._networks))[: len(images)]
-
-    def _vectors(self, batch: Tensor, names: Sequence[str]) -> Tensor:
-        """Run networks; where the device's memory is too small, in pieces of half the size, from then on."""
+        names = list(blocks or self._networks)
         while True:
             try:
-                with torch.inference_mode():
-                    pieces = [
-                        torch.cat([self._networks[name](piece) for name in names], dim=1).cpu()
-                        for piece in batch.split(self.views_a_pass)  # type: ignore[no-untyped-call]
-                    ]
-                return torch.cat(pieces)
-            except torch.OutOfMemoryError as error:
+                with _device_losses(self._device):
+                    return self._vectors(self._batch(images, ids, views), names)[: len(images)]
+            except RuntimeError as error:
+                if isinstance(error, DeviceLost) or not _is_out_of_memory(error):
+                    raise
                 if self.views_a_pass == 1:
                     msg = f"{self._device}: too little memory for a single view; free some, or take --device cpu (with another --out)"
                     raise DeviceLost(msg) from error
-            except torch.AcceleratorError as error:
-                first = (str(error).splitlines() or [type(error).__name__])[0]
-                msg = f"{self._device} was lost ({first}); what was committed is safe. Type the same command again to go on"
-                raise DeviceLost(msg) from error
             # Outside the handler: the error holds the tensors that were too large.
             self.views_a_pass = -(-self.views_a_pass // 2)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def _batch(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
+        """Make views, normalise them, and pad them to the one shape that the networks are given."""
+        normalised = (self.make_views(images, ids, views) - self._mean) / self._std
+        padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
+        padded[: len(normalised)] = normalised
+        return padded.contiguous(memory_format=torch.channels_last)
+
+    def _vectors(self, batch: Tensor, names: Sequence[str]) -> Tensor:
+        """Run networks on a batch, in pieces where the device's memory was too small before."""
+        with torch.inference_mode():
+            pieces = [
+                torch.cat([self._networks[name](piece) for name in names], dim=1).cpu()
+                for piece in batch.split(self.views_a_pass)  # type: ignore[no-untyped-call]
+            ]
+        return torch.cat(pieces)
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
         """Warp each image to its view; shapes as in :meth:`features`, the result on the device and not normalised."""
@@ -110,3 +115,19 @@ class Engine:
             torch.from_numpy(view_matrix(self._seed, name, view)) for name, view in zip(ids, views, strict=True)
         ]
         return warp(images.to(self._device), torch.stack(matrices).to(self._device), [view == 0 for view in views])
+
+
+@contextlib.contextmanager
+def _device_losses(device: torch.device) -> Iterator[None]:
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        msg = f"{device} was lost ({first}); what was committed is safe. Type the same command again to go on"
+        raise DeviceLost(msg) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # Only CUDA has a class for it; the CPU's allocator and Metal raise RuntimeError.
+    told = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in told)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
+from features_cache.layout import MOST_ID_BYTES
 from features_cache.sources import SourceFile, Sources
 from features_cache.tables import read_table, require_column
 from features_cache.texts import Texts
@@ -160,6 +161,12 @@ def list_images(
         raise nothing_found(root, pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
     order = sorted(chosen)
+    longest = max(order, key=lambda image_id: len(os.fsencode(image_id)))
+    if len(os.fsencode(longest)) > MOST_ID_BYTES:
+        msg = (
+            f"{root}: the id {longest[:40]!r}… has {len(os.fsencode(longest))} bytes; expected at most {MOST_ID_BYTES}"
+        )
+        raise TableError(msg)
     sources = Sources([_source(root, path) for path in chosen[image_id]] for image_id in order)
     return Manifest(root=root, ids=Texts(order), sources=sources, warnings=warnings)
 
@@ -287,7 +294,8 @@ def _join(
     used: set[str] = set()
     missing: list[str] = []
     for image_id, path in wanted.paths.items():
-        keys = known_as.get(path or image_id, set())
+        name = path or image_id
+        keys = {name} if name in found else known_as.get(name, set())
         if len(keys) > 1:
             msg = (
                 f"{root}: id {image_id!r} fits {len(keys)} files ({listed(sorted(keys), 5)}); use relative paths as ids"

@@ -11,8 +11,7 @@ from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
-from features_cache.writer import publish_cache
-from featurize.provenance import write_provenance, write_quarantine
+from featurize.finish import finish, tidy_up
 
 
 def merge(out: Path) -> list[Path]:
@@ -32,8 +31,8 @@ def merge(out: Path) -> list[Path]:
     ------
     CacheMissing
         If there are no parts.
-    CacheIncomplete
-        If a part is missing.
+    CacheIncomplete, CacheDamaged
+        If a part is missing or damaged.
     OutputExists
         If the file that was to be extended is no longer there.
     """
@@ -44,17 +43,17 @@ def merge(out: Path) -> list[Path]:
         plan = plan_in(folder)
         if plan is None or folder != parts_folder(path):
             continue
+        if tidy_up(path):
+            published.append(path)
+            continue
         base = _base_of(path, plan)
         try:
             parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, base)
             _require_all(parts, held)
-            publish_cache(path, parts, ledger, held, replace=base is not None)
+            finish(path, parts, ledger, held, weights={}, n_computed=0, began=began)
         finally:
             if base is not None:
                 base.close()
-        write_quarantine(path, plan, ledger)
-        write_provenance(path, plan, [], n_computed=0, wall_s=time.monotonic() - began, notes=ledger.conversions)
-        parts.remove()
         published.append(path)
     if not published:
         msg = f"{out}: no parts to merge; expected a folder in which `cli featurize --shard i/n` ran (--out)"

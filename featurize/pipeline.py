@@ -233,21 +233,30 @@ def _quarantine_unstorable(
     return stored
 
 
-def first_unit_fault(rows: Rows) -> str | None:
+def first_unit_fault(rows: Rows, *, is_begun: bool = False) -> str | None:
     """Say what is wrong with the first unit, if its features cannot be those of a working network.
 
     A block that is zero everywhere, or that leaves the range of the storage type, is a mistake of weights or precision and
     not of an image; the run had better end before it cost hours.
+
+    Parameters
+    ----------
+    rows : Rows
+        Of the unit.
+    is_begun : bool
+        Whether a cache is extended: images that it holds none of may overflow again, and speak against the network only where
+        all do.
 
     Returns
     -------
     str or None
         What is wrong, and what to type.
     """
+    some_good = (rows.status == Status.GOOD).any()
     overflown = np.flatnonzero(rows.status == Status.FEATURES)
-    if len(overflown):
+    if len(overflown) and not (is_begun and some_good):
         return f"{rows.reasons[overflown[0]]}, in {len(overflown)} of the first {len(rows.status)} images; try --dtype float32"
     silent = np.flatnonzero(rows.status == Status.SILENT)
-    if len(silent) and not (rows.status == Status.GOOD).any():
+    if len(silent) and not some_good:
         return f"{rows.reasons[silent[0]]}, as in all of the first {len(silent)} images; its weights cannot be right"
     return None

@@ -27,7 +27,6 @@ from features_cache.recipe import digest_of
 from features_cache.status import Status
 from featurize.channels import hash_image, load_image
 from featurize.decode import BadImage
-from featurize.networks import Network
 
 _SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
 _LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors")
@@ -52,27 +51,53 @@ def write_quarantine(path: Path, plan: Plan, ledger: Ledger) -> None:
 
 
 def write_provenance(
-    path: Path, plan: Plan, networks: Sequence[Network], *, n_computed: int, wall_s: float, notes: Mapping[str, int]
+    path: Path,
+    plan: Plan,
+    *,
+    weights: Mapping[str, str],
+    n_computed: int,
+    wall_s: float | None,
+    conversions: Mapping[str, int],
 ) -> None:
-    """Write ``NAME.json`` beside a cache: what moves no number, and yet one wants to know."""
-    card = (
-        torch.cuda.get_device_name() if plan.execution.device == "cuda" else platform.processor() or platform.machine()
-    )
-    weights = {network.block.name: network.file.name if network.file else "random" for network in networks}
+    """Write ``NAME.json`` beside a cache: what moves no number, and yet one wants to know.
+
+    Parameters
+    ----------
+    path : Path
+        The cache.
+    plan : Plan
+    weights : mapping of str to str
+        The weights file of each block; of blocks that are not in it, what an earlier record said, or the file's hash.
+    n_computed : int
+        Images that the last run computed.
+    wall_s : float or None
+        Its seconds; None where it was killed before it could say.
+    conversions : mapping of str to int
+        How many images were converted, by rule.
+    """
+    hashes = {block.name: block.recipe.weights_sha256 for block in plan.blocks}
+    known = {name: file for name, file in _provenance(path).get(_WEIGHTS, {}).items() if name in hashes}
     record = {
         "program": f"permafeat {_version('permafeat')}",
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
-        "hardware": card,
+        "hardware": _hardware(plan.execution.device),
         _EXECUTION: dataclasses.asdict(plan.execution),
         "unit_images": plan.unit_images,
-        _WEIGHTS: _provenance(path).get(_WEIGHTS, {}) | weights if plan.base else weights,
+        _WEIGHTS: hashes | (known if plan.base or not weights else {}) | dict(weights),
         "images_computed_by_the_last_run": n_computed,
-        "seconds_of_the_last_run": round(wall_s, 3),
-        "conversions_of_the_last_run": dict(notes),
+        "seconds_of_the_last_run": None if wall_s is None else round(wall_s, 3),
+        "conversions": dict(conversions),
         _SOURCES: _sources_digest(plan),
     }
     _write(path, record)
+
+
+def _hardware(device: str) -> str:
+    # Parts may be joined on a machine without the card that computed them.
+    if device == "cuda" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:
@@ -112,7 +137,7 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -
     """Find images that are no longer those that a cache was made from.
 
     Names, sizes and times are compared first, as one digest; only where they differ are the files read, and only a changed
-    content counts. An image that was quarantined has changed if it can be read now.
+    content counts. An image whose file could not be read has changed if it can be read now.
 
     Parameters
     ----------
@@ -138,7 +163,7 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -
     def is_changed(row: int) -> bool:
         files = sources[cache.ids[row]]
         try:
-            if cache.good[row]:
+            if cache.content_hash[row].any():
                 return not np.array_equal(hash_image(root, files), cache.content_hash[row])
             load_image(root, files, recipe.channels, scale=recipe.scale, max_pixels=max_pixels)
         except BadImage:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages, WeightsMismatch
-from features_cache.extend import Held, is_published
+from features_cache.extend import Held
 from features_cache.files import remove_leftovers
 from features_cache.interrupt import StopFlag, stop_on_signals
 from features_cache.ledger import Ledger
@@ -18,11 +18,12 @@ from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in, require_same_work, settle_plan
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
-from features_cache.writer import enter_all, publish_cache
+from features_cache.writer import enter_all
 from featurize.backbones import Backbone
 from featurize.engine import Engine
+from featurize.finish import finish, tidy_up
 from featurize.pipeline import Reader, compute_unit, first_unit_fault
-from featurize.provenance import same_bytes, write_provenance, write_quarantine
+from featurize.provenance import same_bytes
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
@@ -57,6 +58,8 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
             _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
             for split, manifest in work.manifests.items()
         ]
+        for job in jobs:
+            tidy_up(job.path)
         to_do = _jobs_to_do(jobs)
         for job in to_do:  # what speaks against the test images is said before the training images cost hours
             with look(job.path, job.root, job.wanted, job.settings):
@@ -138,7 +141,6 @@ def _featurize_split(job: _Job, work: Work) -> SplitSummary:
     job.flag.check()
     with look(job.path, job.root, job.wanted, job.settings) as standing:
         if standing.is_complete:
-            _tidy_up(job, standing)
             job.progress(job.split, len(standing.plan.ids), len(standing.plan.ids))
             return _summary(job, n_computed=0, began=began, notes=Counter())
         try:
@@ -164,27 +166,18 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
         return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
     enter_all(ledger, parts, held)
     _require_few(ledger, job.settings.max_bad, plan, job.root)
-    publish_cache(job.path, parts, ledger, held, replace=job.settings.overwrite or standing.cache is not None)
-    write_quarantine(job.path, plan, ledger)
-    wall_s = time.monotonic() - began
-    write_provenance(job.path, plan, work.networks, n_computed=n_computed, wall_s=wall_s, notes=ledger.conversions)
-    parts.remove()
+    weights = {network.block.name: network.file.name if network.file else "random" for network in work.networks}
+    finish(
+        job.path,
+        parts,
+        ledger,
+        held,
+        weights=weights,
+        n_computed=n_computed,
+        began=began,
+        replace=job.settings.overwrite,
+    )
     return _summary(job, n_computed=n_computed, began=began, notes=ledger.conversions)
-
-
-def _tidy_up(job: _Job, standing: Standing) -> None:
-    """Finish what a run left that was killed between publishing and removing its parts."""
-    folder = parts_folder(job.path)
-    plan = plan_in(folder)
-    if plan is None or standing.cache is None or not standing.cache.is_made_of(plan):
-        return
-    parts, ledger = Parts(folder, plan), Ledger(plan)
-    for unit in range(plan.n_units):
-        if parts.has(unit):
-            ledger.enter(unit, parts.read(unit))
-    if is_published(standing.cache, plan, ledger):
-        write_quarantine(job.path, plan, ledger)
-        parts.remove()
 
 
 def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbones: Mapping[str, Backbone]) -> int:
@@ -205,10 +198,12 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     engine = Engine({name: backbones[name] for name in held.missing_blocks()}, plan)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)
-        fault = None if ledger.done else first_unit_fault(rows)
+        fault = None if ledger.done or plan.anew else first_unit_fault(rows, is_begun=bool(plan.base))
         if fault:
             raise WeightsMismatch(fault)
-        parts.commit(unit.number, rows)
+        if not parts.commit(unit.number, rows):
+            # Another writer came first, perhaps with other last bits: its rows are what will be published.
+            rows = parts.read(unit.number)
         ledger.enter(unit.number, rows)
         n_computed += unit.n_images
         job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))

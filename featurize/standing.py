@@ -100,8 +100,6 @@ def _anew(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int, *, repai
     """Find the images that are to be computed although the cache holds them: none, but for ``--repair``."""
     changed = changed_rows(cache, root, plan, max_pixels)
     if repair:
-        if cache.checksum is None:
-            cache.check_bytes()  # format 1 cannot say which row is damaged
         damaged = cache.damaged(np.arange(cache.n_images))
         return tuple(cache.ids[row] for row in np.flatnonzero(changed | damaged | ~cache.good))
     if changed.any():

@@ -80,7 +80,7 @@ def make(path: Path, disk: Disk, n_views: int = 2, acked: Callable[[int], None] 
                 parts.commit(unit, rows_of(unit, n_views))
                 acked(unit)
             ledger.enter(unit, rows or rows_of(unit, n_views))
-        publish_cache(path, parts, ledger, held, replace=base is not None, disk=disk)
+        publish_cache(path, parts, ledger, held, disk=disk)
         acked(-1)
         parts.remove()
     finally:

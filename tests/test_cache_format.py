@@ -192,3 +192,15 @@ def test_random_weights_are_announced_by_inspect(tmp_path: Path) -> None:
     description = describe(tmp_path / "c.h5")
     assert description["random_weights"] is True
     assert description["statuses"] == {"good": 1}
+
+
+def test_a_damaged_file_of_the_first_format_is_not_used(tmp_path: Path) -> None:
+    raw = bytearray((GOLDEN / "format-1.cache").read_bytes())
+    shutil.copy(GOLDEN / "format-1.cache", tmp_path / "sound.h5")
+    with FeatureCache(tmp_path / "sound.h5") as cache:
+        value = cache.stored(np.arange(1)).ravel()[:4].tobytes()
+        cache.require_sound(np.arange(3))
+    raw[raw.index(value)] ^= 1
+    (tmp_path / "damaged.h5").write_bytes(raw)
+    with FeatureCache(tmp_path / "damaged.h5") as cache, pytest.raises(CacheDamaged):
+        cache.require_sound(np.arange(1))

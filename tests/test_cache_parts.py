@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from features_cache.files import Disk, publish
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.plan import Execution, parts_folder, settle_plan
+from features_cache.reader import FeatureCache
 from features_cache.sources import SourceFile
 from features_cache.writer import publish_cache, write_cache
 
@@ -49,7 +51,8 @@ def test_the_first_writer_of_a_unit_stays(tmp_path: Path) -> None:
     one, two = (Parts(folder, settle_plan(folder, plan())) for _ in "12")
     assert one.commit(0, rows_of(0)) is True
     before = one.path_of(0).read_bytes()
-    assert two.commit(0, rows_of(0)) is False
+    others = dataclasses.replace(rows_of(0), features=rows_of(0).features + 1)
+    assert two.commit(0, others) is False
     assert one.path_of(0).read_bytes() == before
 
 
@@ -71,6 +74,40 @@ def test_a_damaged_or_swapped_part_is_set_aside_and_done_again(tmp_path: Path, d
         parts.read(0)
     assert [unit for unit, rows in parts.check() if rows is None] == [0, 2]
     assert [path.name for path in (folder / "quarantine").iterdir()] == [parts.path_of(0).name]
+
+
+def test_a_cache_is_read_back_before_it_takes_its_name(tmp_path: Path) -> None:
+    class Forgetful(Disk):
+        """A disk that loses a byte in the middle of a large write."""
+
+        def write(self, descriptor: int, data: memoryview) -> int:
+            whole = bytes(data)
+            return super().write(
+                descriptor, memoryview(whole[:300] + b"?" + whole[301:] if len(whole) > 300 else whole)
+            )
+
+    path = tmp_path / "whole.h5"
+    write_cache(path, ids=plan().ids, features=FEATURES[:, :2], blocks=blocks(3, 5))
+    before = path.read_bytes()
+    with pytest.raises(CacheDamaged):
+        write_cache(path, ids=plan().ids, features=FEATURES[:, :2], blocks=blocks(3, 5), replace=True, disk=Forgetful())
+    assert path.read_bytes() == before
+    assert [name.name for name in tmp_path.iterdir()] == ["whole.h5"]
+
+
+def test_an_extension_does_not_replace_what_another_one_published_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "whole.h5"
+    write_cache(path, ids=plan().ids, features=FEATURES[:, :2], blocks=blocks(3, 5))
+    with FeatureCache(path) as base:
+        wanted = plan(n_views=3, base=base.seal.checksum.hex())
+        parts = Parts(parts_folder(path), settle_plan(parts_folder(path), wanted))
+        for unit in range(wanted.n_units):
+            parts.commit(unit, rows_of(unit, 3))
+        write_cache(path, ids=plan().ids, features=FEATURES, blocks=blocks(3, 5), replace=True)
+        others = path.read_bytes()
+        with pytest.raises(OutputExists, match="another process extended it meanwhile"):
+            publish_cache(path, parts, Ledger(wanted), Held(wanted, base))
+    assert path.read_bytes() == others
 
 
 def test_finishing_too_early_publishes_nothing(tmp_path: Path) -> None:

@@ -234,6 +234,29 @@ def test_an_extension_runs_as_the_cache_was_made(project: Path, run_cli: Run) ->
     assert json.loads(record.read_text())["execution"]["micro_batch"] == 5
 
 
+def test_an_image_whose_features_overflow_stands_in_the_way_of_no_extension_nor_repair(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Engine.features
+
+    def overflowing(self, images, ids, views, blocks=None):
+        found = whole(self, images, ids, views, blocks)
+        found[[name == "train3" for name in ids]] = 1e6
+        return found
+
+    monkeypatch.setattr(Engine, "features", overflowing)
+    words = (*QUICK, "--batch-size", "2", "--max-bad", "0.5")
+    assert run_cli("featurize", *words)[0] == 4
+    assert set(quarantine()) == {"train3"}
+    assert run_cli("featurize", *words)[0] == 4
+    code, _, err = run_cli("featurize", *words, "--repair")
+    assert code == 4, err
+    add_images("train6")
+    code, _, err = run_cli("featurize", *words)
+    assert code == 4, err
+    assert set(quarantine()) == {"train3"}
+
+
 def test_a_quarantined_image_stays_one_in_an_extension(project: Path, run_cli: Run) -> None:
     Path("data/train/train1.png").write_text("no image")
     assert run_cli("featurize", *QUICK, "--max-bad", "0.5")[0] == 4

@@ -15,6 +15,7 @@ from conftest import QUICK, picture, quarantine
 from PIL import Image
 
 from features_cache.reader import FeatureCache
+from featurize.manifest import list_images, read_ids
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN = Path("data/train")
@@ -332,3 +333,20 @@ def test_views_that_stay_although_fewer_are_asked_for_are_told(project: Path, ru
     code, _, err = run_cli("featurize", *QUICK, "--augment", "2", "--tta", "0")
     assert code == 0
     assert "features/test.h5: holds 3 views an image, 1 asked for: all stay, and are averaged" in err
+
+
+def test_an_exact_relative_path_is_no_ambiguous_id(tmp_path: Path) -> None:
+    for name in ("a.png", "sub/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        picture(1).save(tmp_path / name)
+    table = tmp_path / "ids.csv"
+    table.write_text("id\na.png\nsub/a.png\n")
+    assert list_images(tmp_path, ids=read_ids(table, None)).ids == ("a.png", "sub/a.png")
+
+
+@pytest.mark.parametrize("key", ["overwrite", "repair"])
+def test_what_recomputes_features_is_no_default_of_a_file(project: Path, run_cli: Run, key: str) -> None:
+    Path("permafeat.toml").write_text(f"[featurize]\n{key} = true\n")
+    code, _, err = run_cli("featurize", "--config", "permafeat.toml")
+    assert code == 2
+    assert f"no key '{key}'" in err

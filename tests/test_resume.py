@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,16 +132,35 @@ def test_a_kill_before_parts_are_removed_is_tidied_up(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr("featurize.run.write_quarantine", dying)
+        patch.setattr("featurize.finish.write_quarantine", dying)
         with pytest.raises(KilledError):
             run_cli("featurize", *words)
     assert Path("features/train.h5").exists() and Path("features/train.parts").exists()
     assert not Path("features/train.quarantine.csv").exists()
+    assert not Path("features/train.json").exists()
     code, _, err = run_cli("featurize", *words)
     assert code == 4
     assert "features/train.h5: 6 images x 1 views x 512 columns, 0.0 MB; complete, nothing to compute" in err
     assert set(quarantine()) == {"train1"}
     assert not Path("features/train.parts").exists()
+    record = json.loads(Path("features/train.json").read_text())
+    assert record["execution"]["micro_batch"] and record["weights"] and record["sources_digest"]
+    assert record["seconds_of_the_last_run"] is None
+
+
+def test_a_kill_before_parts_are_removed_stands_in_the_way_of_no_other_command(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dying(*_):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featurize.finish.write_quarantine", dying)
+        with pytest.raises(KilledError):
+            run_cli("featurize", *QUICK)
+    assert run_cli("featurize", *QUICK, "--augment", "1")[0] == 0
+    with FeatureCache(Path("features/train.h5")) as cache:
+        assert cache.n_views == 2
 
 
 def damage(path: Path, row: int) -> None:

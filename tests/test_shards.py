@@ -61,21 +61,37 @@ def test_merge_publishes_what_no_shard_did(project: Path, run_cli: Run) -> None:
     assert "1 of 2 parts are missing ('1')" in err
     Path("features/test.parts").rename("test.parts")
     # The other half, as a shard leaves it that was killed before it published.
-    import featurize.run
+    import featurize.finish
 
-    publish = featurize.run.publish_cache
-    featurize.run.publish_cache = lambda *_, **__: (_ for _ in ()).throw(KeyError("killed"))
+    publish = featurize.finish.publish_cache
+    featurize.finish.publish_cache = lambda *_, **__: (_ for _ in ()).throw(KeyError("killed"))
     try:
         with pytest.raises(KeyError, match="killed"):
             run_cli("featurize", *WORDS, "--shard", "2/2")
     finally:
-        featurize.run.publish_cache = publish
+        featurize.finish.publish_cache = publish
     code, out, _ = run_cli("merge")
     assert (code, out) == (0, "features/train.h5: published\n")
     assert Path("features/train.h5").read_bytes() == Path("alone/train.h5").read_bytes()
     code, _, err = run_cli("merge")
     assert code == CacheMissing.exit_code
     assert "no parts to merge" in err
+
+
+def test_where_another_writer_came_first_its_rows_are_published_with_their_checksums(
+    project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = Parts.commit
+
+    def beaten(self: Parts, unit: int, rows: Rows) -> bool:
+        theirs = dataclasses.replace(rows, features=rows.features + np.float16(0.25))
+        assert commit(self, unit, theirs)
+        return commit(self, unit, rows)
+
+    monkeypatch.setattr(Parts, "commit", beaten)
+    assert run_cli("featurize", *WORDS)[0] == 0
+    code, _, err = run_cli("verify", "features/train.h5")
+    assert code == 0, err
 
 
 def test_an_extension_is_shared_and_merged_alike(project: Path, run_cli: Run) -> None:
@@ -170,7 +186,7 @@ def _try_to_write(path: Path, n_views: int, rng: np.random.Generator) -> None:
                         features=features, status=start.status, content_hash=start.content_hash, reasons=start.reasons
                     ),
                 )
-        publish_cache(path, parts, ledger, held, replace=base is not None)
+        publish_cache(path, parts, ledger, held)
         parts.remove()
     except (CacheIncomplete, OutputExists, FileNotFoundError):
         time.sleep(0.001)  # another writer published, and removed the parts
