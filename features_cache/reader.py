@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # loaded where they are asked for: reading a cache needs neit
 _CHUNK_BYTES = 64 << 20
 _HASHED_IMAGES = 64
 
-Rows = NDArray[np.intp] | slice | int | None
+Picks = NDArray[np.intp] | slice | int | None
 
 
 class FeatureCache:
@@ -187,7 +187,7 @@ class FeatureCache:
         return (self.n_views, self.blocks) == (plan.n_views, plan.blocks) and plan.ids == self.ids
 
     def load(
-        self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None
+        self, *, rows: Picks = None, views: Picks = None, blocks: Sequence[str] | None = None
     ) -> NDArray[np.float32]:
         """Read features into memory, the rest staying on the disk.
 
@@ -214,19 +214,19 @@ class FeatureCache:
         return out
 
     def stored(
-        self, rows: Rows = None, *, views: Rows = None, blocks: Sequence[str] | None = None
+        self, rows: Picks = None, *, views: Picks = None, blocks: Sequence[str] | None = None
     ) -> NDArray[np.floating[Any]]:
         """Read features as :meth:`load` does, in the number type in which they are stored."""
         wanted = _places(self.n_images, rows)
         return self._read(wanted, views, blocks, np.dtype(self.storage))
 
-    def to_torch(self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None) -> torch.Tensor:
+    def to_torch(self, *, rows: Picks = None, views: Picks = None, blocks: Sequence[str] | None = None) -> torch.Tensor:
         """Read features into a float32 tensor, shape (rows, views, columns); arguments as of :meth:`load`."""
         import torch
 
         return torch.from_numpy(self.load(rows=rows, views=views, blocks=blocks))
 
-    def to_frame(self, *, rows: Rows = None, views: Rows = None, blocks: Sequence[str] | None = None) -> pd.DataFrame:
+    def to_frame(self, *, rows: Picks = None, views: Picks = None, blocks: Sequence[str] | None = None) -> pd.DataFrame:
         """Read features into a table.
 
         Parameters
@@ -258,8 +258,8 @@ class FeatureCache:
     def chunks(
         self,
         *,
-        rows: Rows = None,
-        views: Rows = None,
+        rows: Picks = None,
+        views: Picks = None,
         blocks: Sequence[str] | None = None,
         n_bytes: int = _CHUNK_BYTES,
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float32]]]:
@@ -286,7 +286,7 @@ class FeatureCache:
             yield here, self.load(rows=here, views=views, blocks=blocks)
 
     def _read(
-        self, rows: NDArray[np.intp], views: Rows, blocks: Sequence[str] | None, dtype: np.dtype[Any]
+        self, rows: NDArray[np.intp], views: Picks, blocks: Sequence[str] | None, dtype: np.dtype[Any]
     ) -> NDArray[Any]:
         wanted_views = _places(self.n_views, views)
         columns = self.columns_of(blocks)
@@ -323,7 +323,7 @@ class FeatureCache:
         self.close()
 
 
-def _places(count: int, wanted: Rows) -> NDArray[np.intp]:
+def _places(count: int, wanted: Picks) -> NDArray[np.intp]:
     return np.atleast_1d(np.arange(count)[slice(None) if wanted is None else wanted])
 
 

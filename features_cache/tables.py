@@ -11,7 +11,6 @@ import pandas as pd
 
 from features_cache.errors import TableError, did_you_mean, listed
 
-_OPTIONS = "--id-column, --label-column, --group-column"
 _OTHER_DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -117,5 +116,5 @@ def require_column(path: Path, columns: Sequence[str], name: str) -> None:
     if name not in columns:
         alike = next((column for column in columns if column.lower() == name.lower()), None)
         hint = f"; did you mean {alike!r}?" if alike else did_you_mean(name, columns)
-        msg = f"{path}:1: no column {name!r}; found columns {', '.join(columns)}{hint or '.'} Name it as it is there ({_OPTIONS})"
+        msg = f"{path}:1: no column {name!r}; found columns {', '.join(columns)}{hint or '.'} Name it as it is there (options that end in -column)"
         raise TableError(msg)

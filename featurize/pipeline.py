@@ -26,7 +26,7 @@ from featurize.engine import Engine
 _FLOAT16_MAX = 65504.0
 
 
-class Reader:
+class ImageReader:
     """Reads, decodes and resizes images in threads, one unit ahead.
 
     Parameters

@@ -22,7 +22,7 @@ from features_cache.writer import enter_all
 from featurize.backbones import Backbone
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
-from featurize.pipeline import Reader, compute_unit, first_unit_fault
+from featurize.pipeline import ImageReader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
@@ -194,7 +194,7 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     n_computed = 0
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
-    reader = Reader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
+    reader = ImageReader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
     engine = Engine({name: backbones[name] for name in held.missing_blocks()}, plan)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)

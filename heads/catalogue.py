@@ -8,11 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
+from heads.head import Head
 from heads.logistic import LogisticHead
 from heads.mlp import MLPHead
 from heads.ridge import RidgeHead
-
-Head = RidgeHead | LogisticHead | MLPHead
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,46 +21,34 @@ class HeadKind:
     Parameters
     ----------
     head : type
-        The scikit-learn classifier.
-    chosen : str
-        The parameter that `choosing` sets, beside the temperature.
+        The classifier.
     grid : tuple of float
-        Its candidates, from simple to flexible.
-    n_inner : int
-        On how many of the inner folds candidates are compared.
+        Candidates of its chosen parameter, from simple to flexible.
+    n_neighbours : int
+        A fold's settings are chosen on so many folds on either side of it; see :mod:`heads.nesting`.
     watched : tuple of float
-        Further candidates that are looked at, for the learning curves, and never chosen.
-    stops_when_worse : bool
-        Whether the candidates after the first that is worse than one before it are left out, because they cost more.
+        Further candidates, before the grid's, that are looked at for the learning curves, and never chosen.
     prefers_last : bool
         Whether a candidate after the best one is chosen that is not clearly worse.
     """
 
     head: type[Head]
-    chosen: str
     grid: tuple[float, ...]
-    n_inner: int
+    n_neighbours: int
     watched: tuple[float, ...] = ()
-    stops_when_worse: bool = False
     prefers_last: bool = False
 
 
+# Of all heads, so that they share one copy of the rows and one pass of sums.
+POWER = 0.5
+
 HEADS: Mapping[str, HeadKind] = MappingProxyType(
     {
-        "ridge": HeadKind(
-            head=RidgeHead, chosen="alpha", grid=(3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0), n_inner=3
-        ),
-        "logistic": HeadKind(
-            head=LogisticHead, chosen="C", grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1), n_inner=2, stops_when_worse=True
-        ),
+        "ridge": HeadKind(head=RidgeHead, grid=(3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0), n_neighbours=2),
+        "logistic": HeadKind(head=LogisticHead, grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1), n_neighbours=2),
         # Before its learning rate has come down an MLP can lead by luck in one inner fold, and lose in the next.
         "mlp": HeadKind(
-            head=MLPHead,
-            chosen="epochs",
-            grid=(8, 9, 10, 11, 12),
-            n_inner=1,
-            watched=(1, 2, 3, 4, 5, 6, 7),
-            prefers_last=True,
+            head=MLPHead, grid=(8, 9, 10, 11, 12), n_neighbours=1, watched=(1, 2, 3, 4, 5, 6, 7), prefers_last=True
         ),
     }
 )
@@ -79,7 +66,7 @@ def make_head(name: str, **settings: Any) -> Head:  # noqa: ANN401 - each head h
 
     Returns
     -------
-    RidgeHead, LogisticHead or MLPHead
+    Head
 
     Raises
     ------

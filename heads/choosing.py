@@ -1,59 +1,23 @@
-"""How a head's settings are chosen: on inner folds of the images that it may learn from, and nowhere else."""
+"""How a head's settings are chosen: by what heads say of images that they never saw, inside the training images."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 
-from heads.catalogue import HEADS, Head, make_head
-from heads.class_weights import ClassWeight, sample_weights
-from heads.ensemble import average_views
-from heads.folds import inner_folds
-from heads.labels import Indices
+from heads.arrays import Float32, Float64, Indices
+from heads.catalogue import HeadKind
+from heads.cross_fit import Judged
 from heads.metrics import image_losses
-from heads.mlp import MLPHead
+from heads.nesting import Judgement
+from heads.problem import Problem, TrainingSet
 
-Features = NDArray[np.float32]
 _TEMPERATURES = (0.02, 20.0)
-_N_INNER_FOLDS = 5
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingImages:
-    """Images that a head may learn from.
-
-    Parameters
-    ----------
-    X : float32 array, shape (n_images, n_views, n_columns)
-    labels : int64 array, shape (n_images,)
-        Class indices, 0 to n_classes - 1.
-    groups : int64 array, shape (n_images,), or None
-    n_classes : int
-    class_weight : {"balanced", "none"}
-    """
-
-    X: Features
-    labels: Indices
-    groups: Indices | None
-    n_classes: int
-    class_weight: ClassWeight
-
-    def part(self, places: Indices) -> TrainingImages:
-        """Return some of the images (a copy of their features)."""
-        groups = None if self.groups is None else self.groups[places]
-        return dataclasses.replace(self, X=self.X[places], labels=self.labels[places], groups=groups)
-
-    def rows(self) -> tuple[Features, Indices, NDArray[np.float64]]:
-        """Return features, labels and weights with a row for each view."""
-        n_images, n_views, n_columns = self.X.shape
-        weights = sample_weights(self.labels, self.class_weight)
-        return self.X.reshape(n_images * n_views, n_columns), self.labels.repeat(n_views), weights.repeat(n_views)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,9 +29,9 @@ class Choice:
     settings : dict
         Constructor parameters of the head.
     candidates : tuple of (float, float)
-        Each candidate that was tried and its log-loss on the inner held-out images, in nats.
+        Each candidate that was tried and its log-loss on the judged images, in nats.
     training_loss : tuple of float
-        Loss by epoch on the inner training rows; empty for heads without epochs.
+        Loss by epoch on the rows that were learned from; empty for heads without epochs.
     """
 
     settings: dict[str, Any]
@@ -75,78 +39,76 @@ class Choice:
     training_loss: tuple[float, ...] = ()
 
 
-def choose(name: str, images: TrainingImages, *, n_averaged: int, seed: int) -> Choice:
-    """Choose a head's settings by the log-loss of inner held-out images, views averaged.
-
-    Inner folds are stratified, and by group where there are groups. A candidate's temperature is fitted on the same
-    inner held-out images.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What heads of one training set say of some images that it does not hold.
 
     Parameters
     ----------
-    name : str
-        A key of ``HEADS``.
-    images : TrainingImages
-        The training part of an outer fold (or all images, for the final fit).
-    n_averaged : int
-        How many views a prediction will be averaged over.
-    seed : int
+    judged : Judged
+    images : int64 array, shape (n,)
+    labels : int64 array, shape (n,)
+        Class indices.
+    """
+
+    judged: Judged
+    images: Indices
+    labels: Indices
+
+
+def evidence(problem: Problem, judged: Mapping[TrainingSet, Judged], judgement: Judgement) -> Evidence:
+    """Gather what a judgement says."""
+    images = problem.images_of(judgement.judged)
+    return Evidence(judged=judged[judgement.learned], images=images, labels=problem.labels[images])
+
+
+def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence]) -> Choice:
+    """Choose a head's settings by the log-loss of judged images, views averaged.
+
+    A candidate's temperature is fitted on the same images.
+
+    Parameters
+    ----------
+    kind : HeadKind
+    settings : mapping
+        Of the head, as far as they are not chosen.
+    given : sequence of Evidence
+        What to go by; none for the defaults.
 
     Returns
     -------
     Choice
-        Defaults where images cannot be divided, as all are of one group.
     """
-    kind = HEADS[name]
-    head = make_head(name)
-    if "seed" in head.get_params():
-        head.set_params(seed=seed)
-    folds = [
-        fold
-        for fold in inner_folds(images.labels, images.groups, n_folds=_N_INNER_FOLDS, seed=seed)
-        if len(np.unique(images.labels[fold.train])) > 1
-    ][: kind.n_inner]
-    if not folds:
-        return Choice(settings=head.get_params(), candidates=())
-    labels = np.concatenate([images.labels[fold.held_out] for fold in folds])
-    held_out = [images.X[fold.held_out, :n_averaged].reshape(-1, images.X.shape[2]) for fold in folds]
-    path = (*kind.watched, *kind.grid)
-    # Lazy: a candidate that is never asked for is never fitted.
-    fitted_by_fold = zip(*(head.fit_path(*images.part(fold.train).rows(), path) for fold in folds), strict=True)
+    if not given:
+        return Choice(settings=dict(settings), candidates=())
+    labels = np.concatenate([each.labels for each in given])
     tried: list[_Tried] = []
-    for candidate, fitted in zip(path, fitted_by_fold, strict=False):
-        scores = [scores_of(each, X, images.n_classes) for each, X in zip(fitted, held_out, strict=True)]
-        temperature, losses = fit_temperature(np.concatenate(scores, axis=1), labels, n_averaged)
-        tried.append(_Tried(candidate, temperature, losses))
-        if kind.stops_when_worse and tried[-1].loss > min(each.loss for each in tried):
-            break
+    for candidate in (*kind.watched, *kind.grid):
+        scores = np.concatenate([each.judged.of(each.images, candidate) for each in given], axis=1)
+        tried.append(_Tried(candidate, *fit_temperature(scores, labels)))
     eligible = [each for each in tried if each.candidate in kind.grid]
     best = min(eligible, key=lambda each: each.loss)
     if kind.prefers_last:
         best = _last_as_good(best, eligible)
+    curves = [each.judged.training_loss[tried[-1].candidate] for each in given]
     return Choice(
-        settings=head.get_params() | {kind.chosen: best.candidate, "temperature": best.temperature},
+        settings=dict(settings) | {kind.head.chosen: best.candidate, "temperature": best.temperature},
         candidates=tuple((each.candidate, each.loss) for each in tried),
-        training_loss=_training_loss(fitted),
+        training_loss=tuple(np.mean(curves, axis=0).tolist()),
     )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Tried:
-    """A candidate, its temperature, and the log-loss of each inner held-out image."""
+    """A candidate, its temperature, and the log-loss of each judged image."""
 
     candidate: float
     temperature: float
-    losses: NDArray[np.float64]
+    losses: Float64
 
     @property
     def loss(self) -> float:
         return float(self.losses.mean())
-
-
-def _training_loss(heads: Sequence[Head]) -> tuple[float, ...]:
-    """Mean over the inner folds, by epoch."""
-    curves = [head.training_loss_ for head in heads if isinstance(head, MLPHead)]
-    return tuple(np.mean(curves, axis=0).tolist()) if curves else ()
 
 
 def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:
@@ -163,28 +125,7 @@ def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:
     return next(later for later in reversed(eligible) if later is best or is_as_good(later))
 
 
-def scores_of(head: Head, X: Features, n_classes: int) -> NDArray[np.float64]:
-    """Return what goes into the softmax, before the temperature.
-
-    Parameters
-    ----------
-    head : fitted head
-        Its classes are indices.
-    X : float array, shape (n_rows, n_columns)
-    n_classes : int
-
-    Returns
-    -------
-    float64 array, shape (n_networks, n_rows, n_classes)
-        Minus infinity for classes that the head never saw. One network, but for the MLP head.
-    """
-    raw = head.member_scores(X)
-    scores = np.full((len(raw), len(X), n_classes), -np.inf)
-    scores[:, :, head.classes_] = raw
-    return scores
-
-
-def fit_temperature(scores: NDArray[np.float64], labels: Indices, n_views: int) -> tuple[float, NDArray[np.float64]]:
+def fit_temperature(scores: Float32, labels: Indices) -> tuple[float, Float64]:
     """Find the temperature with the lowest log-loss of the averaged probabilities (Guo et al., 2017).
 
     One image more is counted, whose label is unknown: the mean loss over images and classes. Without it a few dozen images,
@@ -193,9 +134,8 @@ def fit_temperature(scores: NDArray[np.float64], labels: Indices, n_views: int) 
 
     Parameters
     ----------
-    scores : float array, shape (n_networks, n_images * n_views, n_classes)
+    scores : float array, shape (n_members, n_images, n_views, n_classes)
     labels : int64 array, shape (n_images,)
-    n_views : int
 
     Returns
     -------
@@ -204,15 +144,31 @@ def fit_temperature(scores: NDArray[np.float64], labels: Indices, n_views: int) 
     losses : float64 array, shape (n_images,)
         Of each image at that temperature, in nats.
     """
-
-    def probabilities(log_temperature: float) -> NDArray[np.float64]:
-        return average_views(softmax(scores / np.exp(log_temperature), axis=2).mean(axis=0), n_views)
+    known = np.unique(labels)
 
     def objective(log_temperature: float) -> float:
-        predicted = probabilities(log_temperature)
-        unknown = np.mean([image_losses(np.full_like(labels, index), predicted) for index in np.unique(labels)])
+        predicted = average_members(scores, float(np.exp(log_temperature)))
+        unknown = image_losses(np.tile(known, len(labels)), predicted.repeat(len(known), axis=0)).mean()
         return float(image_losses(labels, predicted).sum() + unknown)
 
     low, high = np.log(_TEMPERATURES)
     found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 0.02})
-    return float(np.exp(found.x)), image_losses(labels, probabilities(float(found.x)))
+    temperature = float(np.exp(found.x))
+    return temperature, image_losses(labels, average_members(scores, temperature))
+
+
+def average_members(scores: Float32, temperature: float) -> Float64:
+    """Average probabilities over members and views.
+
+    Parameters
+    ----------
+    scores : float array, shape (n_members, n_images, n_views, n_classes)
+    temperature : float
+
+    Returns
+    -------
+    float64 array, shape (n_images, n_classes)
+    """
+    softened = torch.softmax(torch.from_numpy(scores) / temperature, dim=3)
+    mean: Float64 = softened.mean(dim=(0, 2), dtype=torch.float64).numpy()
+    return mean

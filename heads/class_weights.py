@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features_cache.errors import LabelError
-from heads.labels import Indices
+from heads.arrays import Indices
 
 ClassWeight = Literal["balanced", "none"]
 

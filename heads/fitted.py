@@ -17,14 +17,15 @@ from safetensors.numpy import load, save
 
 from features_cache.errors import CacheDamaged, OptionError, RecipeMismatch, RunError, listed
 from features_cache.recipe import Block, recipe_differences, show_differences
-from heads.catalogue import HEADS, Head, make_head
-from heads.choosing import Features
+from heads.arrays import Float, Float64
+from heads.catalogue import HEADS, make_head
+from heads.ensemble import average_views
+from heads.head import Head
 from heads.mlp import MLPHead, S0Networks
-from heads.out_of_fold import predict_images
 
 FORMAT = "permafeat-head"
-VERSION = 1
-_LINEAR_ARRAYS = ("mean_", "scale_", "coef_", "intercept_")
+VERSION = 2
+_LINEAR_ARRAYS = ("coef_", "intercept_")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +48,8 @@ class FittedHead:
     classes: tuple[str, ...]
     blocks: tuple[Block, ...]
 
-    def predict_images(self, X: Features) -> NDArray[np.float64]:
-        """Predict images, views averaged.
+    def predict_images(self, X: Float) -> Float64:
+        """Predict images, views averaged; 0 for classes that the head never saw.
 
         Parameters
         ----------
@@ -59,7 +60,10 @@ class FittedHead:
         -------
         float64 array, shape (n_images, n_classes)
         """
-        return predict_images(self.head, X, len(self.classes))
+        n_images, n_views, n_columns = X.shape
+        probabilities = np.zeros((n_images * n_views, len(self.classes)), dtype=np.float32)
+        probabilities[:, self.head.classes_] = self.head.predict_proba(X.reshape(n_images * n_views, n_columns))
+        return average_views(probabilities, n_views)
 
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Return the JSON and the safetensors file."""
@@ -80,8 +84,7 @@ class FittedHead:
 
 def _arrays(head: Head) -> dict[str, NDArray[Any]]:
     if isinstance(head, MLPHead):
-        arrays = {f"networks.{name}": tensor.numpy() for name, tensor in head.networks_.state_dict().items()}
-        return arrays | {"mean_": head.mean_, "scale_": head.scale_}
+        return {f"networks.{name}": tensor.numpy() for name, tensor in head.networks_.state_dict().items()}
     return {name: np.ascontiguousarray(getattr(head, name)) for name in _LINEAR_ARRAYS}
 
 
@@ -150,8 +153,8 @@ def _fields(path: Path, text: bytes) -> Mapping[str, Any]:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         msg = f"{path}: not a head of permafeat (no format {FORMAT!r}). {_AGAIN}"
         raise RunError(msg)
-    if not isinstance(fields.get("version"), int) or fields["version"] > VERSION:
-        msg = f"{path}: head format {fields.get('version')!r}; this version of permafeat reads up to {VERSION}. Upgrade permafeat"
+    if fields.get("version") != VERSION:
+        msg = f"{path}: head format {fields.get('version')!r}; this version of permafeat reads {VERSION}. {_AGAIN}, or change permafeat's version"
         raise RunError(msg)
     if set(fields) != wanted:
         msg = f"{path}: fields {listed(sorted(fields))}; expected {listed(sorted(wanted))}. {_AGAIN}"
@@ -163,7 +166,6 @@ def _fields(path: Path, text: bytes) -> Mapping[str, Any]:
 
 
 def _restore(head: Head, arrays: dict[str, NDArray[Any]], n_classes: int, n_columns: int) -> None:
-    shapes: dict[str, tuple[int, ...]] = {"mean_": (n_columns,), "scale_": (n_columns,)}
     if isinstance(head, MLPHead):
         state = {
             name.removeprefix("networks."): array for name, array in arrays.items() if name.startswith("networks.")
@@ -172,13 +174,12 @@ def _restore(head: Head, arrays: dict[str, NDArray[Any]], n_classes: int, n_colu
         head.networks_.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
         head.networks_.eval()
     else:
-        shapes |= {"coef_": (n_columns, n_classes), "intercept_": (n_classes,)}
-    for name, shape in shapes.items():
-        if arrays[name].shape != shape:
-            msg = f"{name} has shape {arrays[name].shape}, expected {shape} for {n_columns} columns and {n_classes} classes"
-            raise ValueError(msg)
-        # A copy: arrays that lie askew in the file's bytes are slower, and torch warns of read-only ones.
-        setattr(head, name, arrays[name].copy())
+        for name, shape in zip(_LINEAR_ARRAYS, ((n_columns, n_classes), (n_classes,)), strict=True):
+            if arrays[name].shape != shape:
+                msg = f"{name} has shape {arrays[name].shape}, expected {shape} for {n_columns} columns and {n_classes} classes"
+                raise ValueError(msg)
+            # A copy: arrays that lie askew in the file's bytes are slower, and torch warns of read-only ones.
+            setattr(head, name, arrays[name].copy())
     head.classes_ = np.arange(n_classes)
     head.n_features_in_ = n_columns
 

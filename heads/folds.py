@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from features_cache.errors import LabelError, OptionError
-from heads.labels import Indices
+from heads.arrays import Indices
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

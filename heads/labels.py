@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from features_cache.errors import LabelError, did_you_mean, listed
 from features_cache.tables import read_table, require_column
-
-Indices = NDArray[np.int64]
+from heads.arrays import Indices
 
 # What people type into a cell that has no label.
 MISSING_LABELS = frozenset({"", "?", "nan"})

@@ -1,30 +1,28 @@
-"""The logistic head: multinomial logistic regression."""
+"""The logistic head: multinomial logistic regression, many training sets in one pass over the rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import minimize
-from sklearn.base import clone
 
+from features_cache.errors import OptionError
+from heads.arrays import Indices
+from heads.head import Fit
+from heads.lbfgs import Search
 from heads.linear import LinearHead
-from heads.rows import TrainingRows, check_training
-from heads.standardise import Float
-from heads.whiten import whiten_rows
+from heads.problem import Problem, TrainingSet
+from heads.whiten import inverse_factor
 
-Float64 = NDArray[np.float64]
+_NEVER = -1e30
 
 
 class LogisticHead(LinearHead):
     """Multinomial logistic regression with a squared penalty on whitened columns.
 
-    Minimises ``C * sum_i w_i * loss_i + ||B||^2 / 2``, as scikit-learn's ``LogisticRegression`` does, by L-BFGS. In
-    whitened columns the penalty asks the same of every direction, and the problem is nearly round: a few dozen passes
-    over the rows solve it.
+    Minimises ``C * sum_i w_i * loss_i + ||B||^2 / 2``, as scikit-learn's ``LogisticRegression`` does; B are the coefficients
+    of whitened columns (of standardised ones with ``shrinkage=1``), where the penalty asks the same of every direction.
 
     Parameters
     ----------
@@ -45,15 +43,16 @@ class LogisticHead(LinearHead):
     ----------
     classes_ : array, shape (n_classes,)
     n_features_in_ : int
-    mean_, scale_ : float array, shape (n_columns,)
-        The standardisation, learned from the rows that were fitted on.
     coef_ : float32 or float64 array, shape (n_columns, n_classes)
-        Coefficients of standardised columns: the whitening is folded in.
+        Of plain (drawn-in) columns: standardisation and whitening are folded in.
     intercept_ : same, shape (n_classes,)
     objective_ : float
         What was minimised, at the solution.
     n_steps_ : int
     """
+
+    chosen = "C"
+    positive = ("temperature", "power", "tolerance", "max_steps")
 
     def __init__(
         self,
@@ -71,88 +70,164 @@ class LogisticHead(LinearHead):
         self.tolerance = tolerance
         self.max_steps = max_steps
 
-    def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
-        """Fit on all rows given; arguments and errors as of :meth:`fit_path`."""
-        (fitted,) = self.fit_path(X, y, sample_weight, [self.C])
-        self.__dict__.update(fitted.__dict__)
-        return self
+    def fit_sets(
+        self, problem: Problem, sets: Sequence[TrainingSet], candidates: Sequence[float]
+    ) -> Iterator[list[Fit]]:
+        """Fit all sets side by side, C by C, each search beginning where the last one ended.
 
-    def fit_path(
-        self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, candidates: Sequence[float]
-    ) -> Iterator[Self]:
-        """Fit a head for each C, one after the other, each search beginning where the last one ended.
-
-        Parameters
-        ----------
-        X : float array, shape (n_rows, n_columns)
-            Raw features; float32 is computed in float32, float64 in float64.
-        y : array, shape (n_rows,)
-        sample_weight : float array, shape (n_rows,), or None
-        candidates : sequence of float
-            Values of C, ascending.
-
-        Yields
-        ------
-        LogisticHead
-            New heads; this one stays as it is.
-
-        Raises
-        ------
-        OptionError
-            If a parameter is out of its range.
-        LabelError
-            If y holds fewer than two classes.
+        See :meth:`heads.head.Head.fit_sets`; yields the fits of all sets for one C.
         """
-        positive = {name: getattr(self, name) for name in ("temperature", "power", "tolerance", "max_steps")}
-        rows = check_training(X, y, sample_weight, positive={"C": min(candidates)} | positive)
-        standardiser, whitening, whitened = whiten_rows(rows.X, power=self.power, shrinkage=self.shrinkage)
-        n_columns, n_classes = rows.X.shape[1], len(rows.classes)
-        place = np.zeros((n_columns + 1) * n_classes)
+        # One set of coordinates serves the whole path: good for its middle, good enough for its ends.
+        middle = float(np.exp(np.mean(np.log([min(candidates), max(candidates)]))))
+        coordinates = [_Coordinates(problem, cells, middle, self.shrinkage) for cells in sets]
+        points = [each.zero() for each in coordinates]
         for C in candidates:
-            found = minimize(
-                _Objective(whitened, rows, C),
-                place,
-                jac=True,
-                method="L-BFGS-B",
-                options={"maxiter": self.max_steps, "ftol": self.tolerance, "gtol": 0.0, "maxcor": 10},
-            )
-            place = found.x
-            solution = torch.from_numpy(place).to(whitened.dtype).reshape(n_columns + 1, n_classes)
-            head = clone(self).set_params(C=C)
-            head.classes_ = rows.classes
-            head.n_features_in_ = n_columns
-            head.mean_, head.scale_ = standardiser.mean, standardiser.scale
-            head.coef_, head.intercept_ = whitening.fold(solution[:-1]).numpy(), solution[-1].numpy()
-            head.objective_, head.n_steps_ = float(found.fun), int(found.nit)
-            yield head
+            searches = [
+                Search(point, curvature=max(1.0, C / middle), tolerance=self.tolerance, max_steps=self.max_steps)
+                for point in points
+            ]
+            _run(problem, coordinates, searches, C)
+            points = [search.point for search in searches]
+            fits = []
+            for place, (each, search) in enumerate(zip(coordinates, searches, strict=True)):
+                coef, intercept = each.plain(search.point)
+                known = torch.from_numpy(each.classes).to(coef.device)
+                head = self._solved(C, each.classes, coef[:, known], intercept[known])
+                head.objective_, head.n_steps_ = search.value, search.n_steps
+                fits.append(Fit(place, C, head))
+            yield fits
 
 
-class _Objective:
-    """The regularised loss and its gradient.
+class _Coordinates:
+    """The unknowns of one training set, in coordinates in which its objective is nearly round.
+
+    With S the correlation of the columns and s the shrinkage, the penalty of standardised coefficients b is ``b'((1-s)S + sI)b/2``
+    and the data's curvature about ``cS``, where c is C times the weight of all rows times the variance of a probability (Boehning,
+    1992). So the search is for u with ``b = inv(L') u``, ``LL' = (c + 1 - s)S + sI``: its curvature is about 1 everywhere.
 
     Parameters
     ----------
-    X : float tensor, shape (n_rows, n_columns)
-        Whitened.
-    rows : TrainingRows
+    problem : Problem
+    cells : TrainingSet
     C : float
+        For which the coordinates are good.
+    shrinkage : float
     """
 
-    def __init__(self, X: torch.Tensor, rows: TrainingRows, C: float) -> None:
-        self.X = X
-        self.true = torch.from_numpy(rows.indices)[:, None]
-        self.weights = torch.from_numpy(rows.weights * C).to(X.dtype)
-        self.shape = X.shape[1] + 1, len(rows.classes)
+    def __init__(self, problem: Problem, cells: TrainingSet, C: float, shrinkage: float) -> None:
+        if not 0 < shrinkage <= 1:
+            msg = f"shrinkage is {shrinkage}; expected a number above 0, at most 1"
+            raise OptionError(msg)
+        moments = problem.moments_of(cells)
+        dtype = problem.rows.dtype
+        self.classes: Indices = problem.classes_of(cells)
+        self._n_classes = problem.n_classes
+        share = 1 / len(self.classes)
+        curvature = C * moments.n_rows * share * (1 - share)
+        inverse_scale = moments.inverse_scale()
+        shaped = moments.correlation(inverse_scale).to(dtype).mul_(curvature + 1 - shrinkage)
+        shaped.diagonal().add_(shrinkage)
+        self._inverse = inverse_factor(shaped)
+        self._inverse_scale = inverse_scale.to(dtype)[:, None]
+        self._mean = moments.mean.to(dtype)
+        self._unit = curvature**-0.5
+        # b'Mb = a u'u + s(1-a) b'b, with M = (1-s)S + sI written through LL'.
+        a = (1 - shrinkage) / (curvature + 1 - shrinkage)
+        self._on_u, self._on_b = a, shrinkage * (1 - a)
+        self.member = torch.from_numpy(np.isin(problem.cells, list(cells)))
+        self._absent = torch.ones(problem.n_classes, dtype=torch.bool)
+        self._absent[torch.from_numpy(self.classes)] = False
 
-    def __call__(self, unknowns: Float64) -> tuple[float, Float64]:
-        """Return the objective and its gradient; the last row of unknowns is the intercept."""
-        solution = torch.from_numpy(unknowns).to(self.X.dtype).reshape(self.shape)
-        coef = solution[:-1]
-        log_probabilities = torch.log_softmax(torch.addmm(solution[-1], self.X, coef), dim=1)
-        losses = -log_probabilities.gather(1, self.true)[:, 0] * self.weights
-        value = losses.sum(dtype=torch.float64) + coef.square().sum(dtype=torch.float64) / 2
-        slope = log_probabilities.exp_()
-        slope.scatter_add_(1, self.true, torch.full_like(self.weights, -1)[:, None])
-        slope *= self.weights[:, None]
-        gradient = torch.cat([self.X.T @ slope + coef, slope.sum(dim=0)[None]])
-        return float(value), gradient.reshape(-1).double().numpy()
+    def zero(self) -> torch.Tensor:
+        """Return the first point: float64, shape (n_columns + 1, n_classes); its last row is the intercepts'."""
+        return torch.zeros((len(self._mean) + 1, self._n_classes), dtype=torch.float64, device=self._mean.device)
+
+    def plain(self, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return coefficients of plain columns, and intercepts; those of absent classes are never chosen."""
+        coef = self._inverse_scale * self._standard(point)
+        intercept = (point[-1] * self._unit).to(coef.dtype) - self._mean @ coef
+        return coef, intercept.masked_fill(self._absent.to(coef.device), _NEVER)
+
+    def _standard(self, point: torch.Tensor) -> torch.Tensor:
+        return self._inverse.T @ point[:-1].to(self._inverse.dtype)
+
+    def whole(
+        self, point: torch.Tensor, loss: float, gradient: torch.Tensor, total: torch.Tensor
+    ) -> tuple[float, torch.Tensor]:
+        """Add the penalty to the data's loss.
+
+        Parameters
+        ----------
+        point : tensor
+        loss : float
+            Sum over the rows.
+        gradient : tensor, shape (n_columns, n_classes)
+            By the plain coefficients.
+        total : tensor, shape (n_classes,)
+            By the intercepts.
+
+        Returns
+        -------
+        float, and float64 tensor of the point's shape
+        """
+        standard = self._standard(point)
+        u = point[:-1]
+        penalty = self._on_u * u.square().sum() + self._on_b * standard.square().sum(dtype=torch.float64)
+        by_standard = self._inverse_scale * torch.addr(gradient, self._mean, total, alpha=-1) + self._on_b * standard
+        by_u = (self._inverse @ by_standard).double() + self._on_u * u
+        return loss + float(penalty) / 2, torch.cat([by_u, total.double()[None] * self._unit])
+
+
+def _run(problem: Problem, coordinates: Sequence[_Coordinates], searches: Sequence[Search], C: float) -> None:
+    """Search for all sets at once: a pass over the rows shows each its trial point."""
+    weights = torch.from_numpy(problem.weights * C)
+    while active := [place for place, search in enumerate(searches) if not search.is_done]:
+        weighted = torch.stack([weights * coordinates[place].member for place in active], dim=1)
+        plain = [coordinates[place].plain(searches[place].trial) for place in active]
+        losses, gradients, totals = _pass(problem, plain, weighted)
+        for slot, place in enumerate(active):
+            search = searches[place]
+            search.tell(*coordinates[place].whole(search.trial, losses[slot], gradients[slot], totals[slot]))
+
+
+def _pass(
+    problem: Problem, plain: Sequence[tuple[torch.Tensor, torch.Tensor]], weights: torch.Tensor
+) -> tuple[list[float], list[torch.Tensor], list[torch.Tensor]]:
+    """Sum losses and gradients of several heads over all rows.
+
+    Parameters
+    ----------
+    problem : Problem
+    plain : sequence of (coef, intercept)
+        Shapes (n_columns, n_classes) and (n_classes,).
+    weights : float64 tensor, shape (n_images, n_heads)
+
+    Returns
+    -------
+    losses : list of float
+    gradients : list of float tensor, shape (n_columns, n_classes)
+        By the coefficients.
+    totals : list of float tensor, shape (n_classes,)
+        By the intercepts.
+    """
+    rows, n_heads, n_classes = problem.rows, len(plain), problem.n_classes
+    coef = torch.cat([each for each, _ in plain], dim=1)
+    intercept = torch.cat([each for _, each in plain])
+    weights = weights.to(rows.device)
+    labels = torch.from_numpy(problem.labels).to(rows.device)
+    losses = torch.zeros(n_heads, dtype=torch.float64, device=rows.device)
+    gradient = torch.zeros_like(coef)
+    total = torch.zeros_like(intercept)
+    for images, chunk in rows.chunks():
+        here = torch.from_numpy(images).to(rows.device)
+        weight = weights[here].repeat_interleave(rows.n_views, dim=0)
+        true = labels[here].repeat_interleave(rows.n_views)[:, None, None].expand(-1, n_heads, 1)
+        logits = torch.addmm(intercept, chunk, coef).reshape(len(chunk), n_heads, n_classes)
+        slope = torch.log_softmax(logits, dim=2)
+        losses -= (slope.gather(2, true)[:, :, 0] * weight).sum(dim=0)
+        slope.exp_().scatter_add_(2, true, slope.new_full((1, 1, 1), -1).expand(true.shape))
+        slope.mul_(weight.to(slope.dtype)[:, :, None])
+        flat = slope.reshape(len(chunk), -1)
+        gradient.addmm_(chunk.T, flat)
+        total += flat.sum(dim=0)
+    return losses.tolist(), list(gradient.split(n_classes, dim=1)), list(total.split(n_classes))  # type: ignore[no-untyped-call]

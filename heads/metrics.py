@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from heads.labels import Indices
+from heads.arrays import Float, Indices
 
-Probabilities = NDArray[np.floating[Any]]
 HEADLINE = ("balanced_accuracy", "accuracy", "macro_f1", "weighted_f1", "log_loss")
 _N_RESAMPLES = 1000
 _LEAST_PROBABILITY = 1e-15
@@ -73,13 +72,13 @@ def scores_of_counts(hits: NDArray[Any], true: NDArray[Any], called: NDArray[Any
     }
 
 
-def image_losses(labels: Indices, probabilities: Probabilities) -> NDArray[np.float64]:
+def image_losses(labels: Indices, probabilities: Float) -> NDArray[np.float64]:
     """Return minus the log-probability of each image's true class: float64 array, shape (n_images,), in nats."""
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return -np.log(np.maximum(true, _LEAST_PROBABILITY))
 
 
-def headline(labels: Indices, probabilities: Probabilities) -> dict[str, float]:
+def headline(labels: Indices, probabilities: Float) -> dict[str, float]:
     """Compute the headline figures.
 
     Parameters
@@ -101,7 +100,7 @@ def headline(labels: Indices, probabilities: Probabilities) -> dict[str, float]:
 
 def bootstrap_intervals(
     labels: Indices,
-    probabilities: Sequence[Probabilities],
+    probabilities: Sequence[Float],
     groups: Indices | None = None,
     *,
     n_resamples: int = _N_RESAMPLES,
@@ -182,7 +181,7 @@ def per_class(labels: Indices, predicted: Indices, classes: Sequence[str]) -> li
 
 def score(
     labels: Indices,
-    probabilities: Sequence[Probabilities],
+    probabilities: Sequence[Float],
     classes: Sequence[str],
     groups: Indices | None = None,
     *,

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.base import clone
 
-from heads.rows import TrainingRows, check_rows, check_training
-from heads.standardise import Float, Standardiser, signed_power
-from heads.whiten import whiten_rows
+from features_cache.errors import OptionError
+from heads.head import Fit, Head
+from heads.problem import Problem, TrainingSet
+from heads.whiten import Whitening
 
 N_NETWORKS = 3
-_PREDICT_ROWS = 4096
 _WARM_UP = 0.1
 # Networks learn by steps: few rows in large batches are few steps, and 12 epochs of them end before anything was learned.
 _LEAST_STEPS = 32
 _LEAST_BATCH_ROWS = 16
 
 
-class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class MLPHead(Head):
     """Three perceptrons fitted side by side on the same batches, averaged.
 
     Hidden layers are ReLU with dropout; the loss is cross-entropy, weighted by the sample weights; AdamW (Loshchilov and
@@ -60,13 +57,14 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     classes_ : array, shape (n_classes,)
     n_features_in_ : int
-    mean_, scale_ : float32 array, shape (n_columns,)
-        The standardisation, learned from the rows that were fitted on.
     networks_ : S0Networks
-        Of standardised columns: the whitening is folded into the first layer.
+        Of plain (drawn-in) columns: standardisation and whitening are folded into the first layer.
     training_loss_ : list of float, length epochs
         Mean loss of a row in each epoch, with dropout, in nats.
     """
+
+    chosen = "epochs"
+    positive = ("temperature", "power", "schedule_epochs", "width", "learning_rate", "batch_rows")
 
     def __init__(
         self,
@@ -94,85 +92,32 @@ class MLPHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.shrinkage = shrinkage
         self.seed = seed
 
-    def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
-        """Fit on all rows given; arguments and errors as of :meth:`fit_path`."""
-        (fitted,) = self.fit_path(X, y, sample_weight, [self.epochs])
-        self.__dict__.update(fitted.__dict__)
-        return self
+    def fit_sets(
+        self, problem: Problem, sets: Sequence[TrainingSet], candidates: Sequence[float]
+    ) -> Iterator[list[Fit]]:
+        """Fit set by set, and show the head as it stands after each of some epochs.
 
-    def fit_path(
-        self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, candidates: Sequence[float]
-    ) -> Iterator[Self]:
-        """Fit once, and show the head as it stands after each of some epochs.
-
-        Parameters
-        ----------
-        X : float array, shape (n_rows, n_columns)
-            Raw features; computed in float32.
-        y : array, shape (n_rows,)
-        sample_weight : float array, shape (n_rows,), or None
-        candidates : sequence of float
-            Numbers of epochs, ascending.
-
-        Yields
-        ------
-        MLPHead
-            New heads; this one stays as it is.
-
-        Raises
-        ------
-        OptionError
-            If a parameter is out of its range.
-        LabelError
-            If y holds fewer than two classes.
+        See :meth:`heads.head.Head.fit_sets`; candidates are numbers of epochs, ascending.
         """
-        positive = {
-            name: getattr(self, name)
-            for name in ("schedule_epochs", "width", "learning_rate", "batch_rows", "temperature", "power")
-        }
-        positive |= {"epochs": min(candidates), "1 - dropout": 1 - self.dropout}
-        rows = check_training(X, y, sample_weight, positive=positive)
-        training = _Training(self, rows)
-        for epoch in range(1, 1 + int(max(candidates))):
-            training.run_epoch()
-            if epoch in candidates:
-                head = clone(self).set_params(epochs=epoch)
-                head.classes_ = rows.classes
-                head.n_features_in_ = rows.X.shape[1]
-                head.mean_ = training.standardiser.mean.astype(np.float32)
-                head.scale_ = training.standardiser.scale.astype(np.float32)
-                head.networks_ = training.folded_networks()
-                head.training_loss_ = list(training.losses)
-                yield head
+        if not 0 <= self.dropout < 1:
+            msg = f"dropout is {self.dropout}; expected 0 to below 1"
+            raise OptionError(msg)
+        for place, cells in enumerate(sets):
+            training = _Training(self, problem, cells)
+            for epoch in range(1, 1 + int(max(candidates))):
+                training.run_epoch()
+                if epoch in candidates:
+                    head = clone(self).set_params(epochs=epoch)
+                    head.classes_ = training.classes
+                    head.n_features_in_ = problem.rows.n_columns
+                    head.networks_ = training.folded_networks()
+                    head.training_loss_ = list(training.losses)
+                    yield [Fit(place, epoch, head)]
 
-    def member_scores(self, X: Float) -> NDArray[np.float32]:
-        """Return each network's outputs, shape (3, n_rows, n_classes): the softmax's arguments, before the temperature."""
-        check_is_fitted(self, "networks_")
-        X = check_rows(X, self.n_features_in_)
-        standardiser = Standardiser(self.mean_, self.scale_)
-        parts = []
+    def outputs(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return each network's outputs; see :meth:`heads.head.Head.outputs`."""
         with torch.inference_mode():
-            for start in range(0, len(X), _PREDICT_ROWS):
-                drawn_in = signed_power(X[start : start + _PREDICT_ROWS], self.power)
-                standard = standardiser.apply(drawn_in).astype(np.float32, copy=False)
-                parts.append(torch.stack(self.networks_(torch.from_numpy(standard))))
-        logits: NDArray[np.float32] = torch.cat(parts, dim=1).numpy()
-        return logits
-
-    def predict_proba(self, X: Float) -> NDArray[np.float32]:
-        """Return the mean of the networks' probabilities, shape (n_rows, n_classes); rows sum to 1."""
-        return average_networks(self.member_scores(X), self.temperature)
-
-    def predict(self, X: Float) -> NDArray[Any]:
-        """Return the class of each row, shape (n_rows,)."""
-        predicted: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
-        return predicted
-
-
-def average_networks(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Average softmax probabilities over networks: (3, n_rows, n_classes) to (n_rows, n_classes)."""
-    mean: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits) / temperature, dim=2).mean(dim=0).numpy()
-    return mean
+            return torch.stack(self.networks_.to(rows.device)(rows.float()))
 
 
 class S0Networks(torch.nn.Module):
@@ -214,21 +159,29 @@ class _Training:
     ----------
     head : MLPHead
         Its parameters.
-    rows : TrainingRows
+    problem : Problem
+    cells : TrainingSet
+        The images that it learns from.
     """
 
-    def __init__(self, head: MLPHead, rows: TrainingRows) -> None:
+    def __init__(self, head: MLPHead, problem: Problem, cells: TrainingSet) -> None:
         self.losses: list[float] = []
-        self.standardiser, self._whitening, whitened = whiten_rows(rows.X, power=head.power, shrinkage=head.shrinkage)
-        self._X, self._dtype = whitened.float(), whitened.dtype
-        self._labels = torch.from_numpy(rows.indices)
+        rows = problem.rows
+        self.classes = problem.classes_of(cells)
+        images = problem.images_of(cells)
+        self._whitening = Whitening.fit(problem.moments_of(cells), head.shrinkage, rows.dtype)
+        self._X = torch.cat([self._whitening.apply(chunk).float() for _, chunk in rows.chunks(images)])
+        labels = np.searchsorted(self.classes, problem.labels[images]).repeat(rows.n_views)
+        # A row of an absent class has no weight: its label, out of range, is never looked at.
+        self._labels = torch.from_numpy(labels.clip(max=len(self.classes) - 1)).to(rows.device)
         # Weights of mean 1 keep the step length, whatever scale they come in.
-        self._weights = torch.from_numpy(rows.weights / rows.weights.mean()).float()
+        weights = problem.weights[images].repeat(rows.n_views)
+        self._weights = torch.from_numpy(weights / weights.mean()).float().to(rows.device)
         few = max(_LEAST_BATCH_ROWS, len(self._X) // _LEAST_STEPS)
         self._batch_rows = min(head.batch_rows, few)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(head.seed)
-            self._networks = S0Networks(rows.X.shape[1], head.width, len(rows.classes), head.dropout)
+            self._networks = S0Networks(rows.n_columns, head.width, len(self.classes), head.dropout).to(rows.device)
             self._random_state = torch.get_rng_state()
         self._optimiser = torch.optim.AdamW(
             self._networks.parameters(), lr=head.learning_rate, weight_decay=head.weight_decay, fused=True
@@ -243,7 +196,7 @@ class _Training:
         total = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
-            for batch in torch.randperm(len(self._X)).split(self._batch_rows):  # type: ignore[no-untyped-call]
+            for batch in torch.randperm(len(self._X)).to(self._X.device).split(self._batch_rows):  # type: ignore[no-untyped-call]
                 total += self._step(batch) * len(batch)
             self._random_state = torch.get_rng_state()
         self.losses.append(total / len(self._X))
@@ -266,9 +219,12 @@ class _Training:
         return float(loss.detach()) / N_NETWORKS
 
     def folded_networks(self) -> S0Networks:
-        """Return the networks as they stand, for columns that are standardised but not whitened."""
+        """Return the networks as they stand, for plain columns."""
         networks = copy.deepcopy(self._networks).eval()
         first = networks.first
         with torch.no_grad():
-            first.weight.copy_(self._whitening.fold(first.weight.T.to(self._dtype)).T)
+            dtype = self._whitening.mean.dtype
+            coef, intercept = self._whitening.fold(first.weight.T.to(dtype), first.bias.to(dtype))
+            first.weight.copy_(coef.T)
+            first.bias.copy_(intercept)
         return networks.requires_grad_(requires_grad=False)

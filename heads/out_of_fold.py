@@ -4,17 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from features_cache.progress import Progress
-from heads.catalogue import Head, make_head
-from heads.choosing import Choice, Features, TrainingImages, choose
-from heads.ensemble import average_views
+from heads.arrays import Float32, Float64, Indices
+from heads.catalogue import HEADS, make_head
+from heads.choosing import Choice, Evidence, average_members, choose, evidence
+from heads.cross_fit import cross_fit
+from heads.feature_rows import FeatureRows
 from heads.folds import Fold
+from heads.head import Head
+from heads.nesting import nest
+from heads.problem import Problem
 
-Probabilities = NDArray[np.float32]
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedFrom:
+    """Images that heads may learn from.
+
+    Parameters
+    ----------
+    rows : FeatureRows
+    labels : int64 array, shape (n_images,)
+        Class indices, 0 to n_classes - 1.
+    groups : int64 array, shape (n_images,), or None
+    weights : float64 array, shape (n_images,)
+    n_classes : int
+    """
+
+    rows: FeatureRows
+    labels: Indices
+    groups: Indices | None
+    weights: Float64
+    n_classes: int
+
+    def problem(self, cells: Indices | None = None) -> Problem:
+        """Divide the images into cells; into one unless given."""
+        return Problem(self.rows, self.labels, self.weights, self.n_classes, cells)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +57,19 @@ class OutOfFold:
         Of the image itself alone.
     choices : tuple of Choice
         What was chosen inside each fold.
+    final : Choice
+        What the folds, as a whole, choose for the fit on all images.
     """
 
-    averaged: Probabilities
-    view_0: Probabilities
+    averaged: Float32
+    view_0: Float32
     choices: tuple[Choice, ...]
+    final: Choice
 
 
 def out_of_fold(
     names: Sequence[str],
-    images: TrainingImages,
+    images: LearnedFrom,
     folds: Sequence[Fold],
     *,
     n_averaged: int,
@@ -47,14 +78,13 @@ def out_of_fold(
 ) -> dict[str, OutOfFold]:
     """Predict every image by heads fitted without its fold.
 
-    In each fold, every head's settings are chosen by inner folds of the training images; then it is fitted on all
-    views of all training images, and predicts the views of the held-out ones.
+    In each fold, every head's settings are chosen inside the training images; see :mod:`heads.nesting`.
 
     Parameters
     ----------
     names : sequence of str
         Keys of ``HEADS``.
-    images : TrainingImages
+    images : LearnedFrom
         All labelled images.
     folds : sequence of Fold
         Each repeat's folds hold out every image once.
@@ -70,71 +100,82 @@ def out_of_fold(
         By name.
     """
     n_repeats = 1 + max(fold.repeat for fold in folds)
-    shape = n_repeats, len(images.labels), images.n_classes
-    averaged = {name: np.zeros(shape, dtype=np.float32) for name in names}
-    view_0 = {name: np.zeros(shape, dtype=np.float32) for name in names}
-    choices: dict[str, list[Choice]] = {name: [] for name in names}
-    # The final fits, one a head, come after the folds.
-    n_fits = (len(folds) + 1) * len(names)
-    for index, fold in enumerate(folds):
-        training = images.part(fold.train)
-        held_out = images.X[fold.held_out, :n_averaged]
-        for place, name in enumerate(names):
-            progress(f"fold {index + 1}/{len(folds)}: {name}", index * len(names) + place, n_fits)
-            choice, head = fit_chosen(name, training, n_averaged=n_averaged, seed=seed)
-            by_view = predict_views(head, held_out, images.n_classes)
-            averaged[name][fold.repeat, fold.held_out] = by_view.mean(axis=1)
-            view_0[name][fold.repeat, fold.held_out] = by_view[:, 0]
-            choices[name].append(choice)
-    return {
-        name: OutOfFold(averaged=averaged[name], view_0=view_0[name], choices=tuple(choices[name])) for name in names
-    }
+    gathered = {name: _Gathered(images, n_repeats) for name in names}
+    for repeat in range(n_repeats):
+        own = [fold for fold in folds if fold.repeat == repeat]
+        problems: dict[bytes, Problem] = {}
+        for name in names:
+            kind = HEADS[name]
+            nesting = nest(own, images.labels, images.groups, n_neighbours=kind.n_neighbours, seed=seed)
+            # Heads whose sets are made of the same cells share the pass that adds them up.
+            problem = problems.setdefault(nesting.cells.tobytes(), images.problem(nesting.cells))
+            head = _unfitted(name, seed)
+            judged = cross_fit(
+                head,
+                problem,
+                nesting.judgements(),
+                (*kind.watched, *kind.grid),
+                n_views=n_averaged,
+                progress=progress,
+                what=f"{name}, repeat {repeat + 1} of {n_repeats}" if n_repeats > 1 else name,
+            )
+            into = gathered[name]
+            for nested in nesting.folds:
+                choice = choose(kind, head.get_params(), [evidence(problem, judged, each) for each in nested.inner])
+                into.choices.append(choice)
+                into.outer.append(evidence(problem, judged, nested.outer))
+                held_out = nested.fold.held_out
+                scores = judged[nested.outer.learned].of(held_out, choice.settings[kind.head.chosen])
+                temperature = choice.settings["temperature"]
+                into.averaged[repeat, held_out] = average_members(scores, temperature)
+                into.view_0[repeat, held_out] = average_members(scores[:, :, :1], temperature)
+    return {name: into.concluded(name, _unfitted(name, seed).get_params()) for name, into in gathered.items()}
 
 
-def fit_chosen(name: str, images: TrainingImages, *, n_averaged: int, seed: int) -> tuple[Choice, Head]:
-    """Choose a head's settings on inner folds of some images, and fit it on all of them.
+def _unfitted(name: str, seed: int) -> Head:
+    head = make_head(name)
+    return head.set_params(seed=seed) if "seed" in head.get_params() else head
+
+
+class _Gathered:
+    """What is known of one head after some folds."""
+
+    def __init__(self, images: LearnedFrom, n_repeats: int) -> None:
+        shape = n_repeats, len(images.labels), images.n_classes
+        self.averaged = np.zeros(shape, dtype=np.float32)
+        self.view_0 = np.zeros(shape, dtype=np.float32)
+        self.choices: list[Choice] = []
+        self.outer: list[Evidence] = []
+
+    def concluded(self, name: str, settings: dict[str, Any]) -> OutOfFold:
+        """Choose for the final fit: by heads of all folds, each judged by the images that it never saw."""
+        return OutOfFold(
+            averaged=self.averaged,
+            view_0=self.view_0,
+            choices=tuple(self.choices),
+            final=choose(HEADS[name], settings, self.outer),
+        )
+
+
+def fit_final(name: str, images: LearnedFrom, choice: Choice) -> Head:
+    """Fit a head on all images.
 
     Parameters
     ----------
     name : str
         A key of ``HEADS``.
-    images : TrainingImages
-    n_averaged : int
-    seed : int
-
-    Returns
-    -------
+    images : LearnedFrom
     choice : Choice
-    head : fitted head
-        Its classes are indices.
-    """
-    choice = choose(name, images, n_averaged=n_averaged, seed=seed)
-    X, y, weights = images.rows()
-    head: Head = make_head(name, **choice.settings).fit(X, y, weights)
-    return choice, head
-
-
-def predict_views(head: Head, X: Features, n_classes: int) -> Probabilities:
-    """Predict every view.
-
-    Parameters
-    ----------
-    head : fitted head
-        Its classes are indices.
-    X : float32 array, shape (n_images, n_views, n_columns)
-    n_classes : int
+        From :func:`out_of_fold`.
 
     Returns
     -------
-    float32 array, shape (n_images, n_views, n_classes)
-        0 for classes that the head never saw.
+    fitted head
+        Its classes are indices.
     """
-    n_images, n_views, n_columns = X.shape
-    probabilities = np.zeros((n_images * n_views, n_classes), dtype=np.float32)
-    probabilities[:, head.classes_] = head.predict_proba(X.reshape(n_images * n_views, n_columns))
-    return probabilities.reshape(n_images, n_views, n_classes)
-
-
-def predict_images(head: Head, X: Features, n_classes: int) -> NDArray[np.float64]:
-    """Predict images: the mean over their views, shape (n_images, n_classes)."""
-    return average_views(predict_views(head, X, n_classes).reshape(-1, n_classes), X.shape[1])
+    problem = images.problem()
+    head = make_head(name, **choice.settings)
+    (last,) = (
+        fits[0].head for fits in head.fit_sets(problem, [problem.whole], [choice.settings[HEADS[name].head.chosen]])
+    )
+    return last

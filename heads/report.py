@@ -159,7 +159,7 @@ def learning_picture(choices: Sequence[Choice], *, head: str, random_weights: bo
     bytes or None
         PNG; None where nothing was chosen.
     """
-    chosen = HEADS[head].chosen
+    chosen = HEADS[head].head.chosen
     curves = [choice for choice in choices if choice.candidates]
     if not curves:
         return None

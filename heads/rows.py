@@ -12,8 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
 from features_cache.errors import LabelError, OptionError
-from heads.labels import Indices
-from heads.standardise import Float
+from heads.arrays import Float, Indices
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

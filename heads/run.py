@@ -18,14 +18,17 @@ from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block, any_random
 from heads import report
-from heads.choosing import Choice, TrainingImages
+from heads.catalogue import POWER
+from heads.choosing import Choice
+from heads.class_weights import sample_weights
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
+from heads.feature_rows import FeatureRows
 from heads.fitted import FittedHead
 from heads.folds import Fold, check_folds, make_folds
 from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
 from heads.metrics import HEADLINE, headline, score
-from heads.out_of_fold import OutOfFold, fit_chosen, out_of_fold
+from heads.out_of_fold import LearnedFrom, OutOfFold, fit_final, out_of_fold
 from heads.run_folder import Run, choose_folder, json_bytes, list_runs, publish_run
 from heads.settings import FitSettings
 
@@ -67,27 +70,32 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
         cache.require_sound(images.rows)
         X = cache.load(rows=images.rows, views=views, blocks=[block.name for block in blocks])
     n_averaged = _views_averaged(settings, X.shape[1])
-    training = TrainingImages(
-        X=X, labels=images.labels, groups=images.groups, n_classes=images.n_classes, class_weight=settings.class_weight
+    n_views = X.shape[1]
+    learned = LearnedFrom(
+        rows=FeatureRows(X, POWER),
+        labels=images.labels,
+        groups=images.groups,
+        weights=sample_weights(images.labels, settings.class_weight),
+        n_classes=images.n_classes,
     )
+    del X
     clock.lap("read_s")
 
     predictions = out_of_fold(
-        settings.heads, training, folds, n_averaged=n_averaged, seed=settings.seed, progress=progress
+        settings.heads, learned, folds, n_averaged=n_averaged, seed=settings.seed, progress=progress
     )
     clock.lap("folds_s")
 
-    fitted, final = [], {}
-    n_fits = (len(folds) + 1) * len(settings.heads)
+    fitted = []
     for place, name in enumerate(settings.heads):
-        progress(f"final fit: {name}", n_fits - len(settings.heads) + place, n_fits)
-        final[name], head = fit_chosen(name, training, n_averaged=n_averaged, seed=settings.seed)
+        progress(f"final fit: {name}", place, len(settings.heads))
+        head = fit_final(name, learned, predictions[name].final)
         fitted.append(FittedHead(name=name, head=head, classes=images.classes, blocks=blocks))
     clock.lap("final_fit_s")
 
     averaged = _with_ensemble({name: oof.averaged for name, oof in predictions.items()})
     view_0 = _with_ensemble({name: oof.view_0 for name, oof in predictions.items()})
-    metrics = _metrics(settings, images, folds, averaged, view_0, X.shape[1], n_averaged, random=any_random(blocks))
+    metrics = _metrics(settings, images, folds, averaged, view_0, n_views, n_averaged, random=any_random(blocks))
     clock.lap("metrics_s")
 
     files = {
@@ -98,8 +106,8 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
         **_pictures(metrics, images, predictions, random=any_random(blocks)),
     }
     clock.lap("pictures_s")
-    progress("writing the run", n_fits, n_fits)
-    description = _description(settings, images, blocks, predictions, final, metrics, clock)
+    progress("writing the run", len(settings.heads), len(settings.heads))
+    description = _description(settings, images, blocks, predictions, metrics, clock)
     folder = publish_run(folder, files, description, numbered=settings.out is None)
     return Run(folder=folder, metrics=metrics, warnings=images.warnings)
 
@@ -236,7 +244,6 @@ def _description(
     images: LabelledImages,
     blocks: Sequence[Block],
     predictions: Mapping[str, OutOfFold],
-    final: Mapping[str, Choice],
     metrics: Mapping[str, Any],
     clock: _Clock,
 ) -> dict[str, Any]:
@@ -251,7 +258,7 @@ def _description(
         "n_unlabelled": images.n_unlabelled,
         "n_views_averaged": metrics["n_views_averaged"],
         "blocks": [block.to_json() for block in blocks],
-        "chosen": {name: _told(choice) for name, choice in final.items()},
+        "chosen": {name: _told(oof.final) for name, oof in predictions.items()},
         "chosen_in_folds": {name: [_told(choice) for choice in oof.choices] for name, oof in predictions.items()},
         "warnings": list(images.warnings),
         "versions": {

@@ -17,7 +17,7 @@ from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS, any_random
 from features_cache.tables import read_table
-from heads.choosing import Features
+from heads.arrays import Float
 from heads.ensemble import average
 from heads.fitted import FittedHead, check_blocks, same_classes
 from heads.run_folder import find_run, known_submissions, load_heads, read_run, remember_submission
@@ -294,7 +294,7 @@ def _predict(members: Sequence[_Member], cache: FeatureCache, rows: NDArray[np.i
         probabilities = []
         for member in members:
             views = slice(0, 1) if member.run["settings"]["views"] == "0" else None
-            X: Features = cache.load(rows=chunk, views=views, blocks=[block.name for block in member.heads[0].blocks])
+            X: Float = cache.load(rows=chunk, views=views, blocks=[block.name for block in member.heads[0].blocks])
             known = np.isfinite(X).all(axis=(1, 2))
             for head in member.heads:
                 predicted = np.full((len(X), len(head.classes)), np.nan)

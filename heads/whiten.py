@@ -1,7 +1,7 @@
-"""Whitening: standardised columns turned and scaled until they are nearly uncorrelated.
+"""Standardisation and whitening as one linear map, learned from the moments of training rows.
 
-Pooled features are highly correlated, and a penalty (or a step of Adam) that treats columns alike then favours the few
-directions in which all images vary together over the many in which classes differ.
+Every head maps rows inside its own fit, so nothing of a held-out image can reach the mean that it is measured by; and the map
+is folded into what was learned, so that a fitted head speaks of plain columns.
 """
 
 from __future__ import annotations
@@ -11,36 +11,39 @@ import dataclasses
 import torch
 
 from features_cache.errors import OptionError
-from heads.standardise import Float, Standardiser, signed_power
-
-_CHUNK_ROWS = 4096
+from heads.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Whitening:
-    """A linear map of standardised columns.
+    """The map ``(x - mean) @ matrix``.
+
+    Pooled features are highly correlated, and a penalty (or a step of Adam) that treats columns alike then favours the few
+    directions in which all images vary together over the many in which classes differ.
 
     Parameters
     ----------
-    factor : float tensor, shape (n_columns, n_columns), or None
-        Lower triangular L; a row x becomes ``inv(L) x``. None leaves rows as they are.
+    mean : float tensor, shape (n_columns,)
+    matrix : float tensor, shape (n_columns, n_columns), or (n_columns,) where columns are only scaled
     """
 
-    factor: torch.Tensor | None
+    mean: torch.Tensor
+    matrix: torch.Tensor
 
     @classmethod
-    def fit(cls, X: torch.Tensor, shrinkage: float) -> Whitening:
+    def fit(cls, moments: Moments, shrinkage: float, dtype: torch.dtype) -> Whitening:
         """Learn from training rows.
 
-        ``L L' = (1 - shrinkage) X'X / n_rows + shrinkage I``: the columns' covariance, shrunk towards no correlation
-        (Ledoit and Wolf, 2004), so that directions in which rows hardly vary are not blown up.
+        With S the standardised columns' correlation, ``L L' = (1 - shrinkage) S + shrinkage I`` (Ledoit and Wolf, 2004), so
+        that directions in which rows hardly vary are not blown up; a standardised row z becomes ``inv(L) z``.
 
         Parameters
         ----------
-        X : float tensor, shape (n_rows, n_columns)
-            Standardised.
+        moments : Moments
         shrinkage : float
-            Above 0, at most 1; 1 is no whitening.
+            Above 0, at most 1; 1 only standardises.
+        dtype : torch.dtype
+            Of the map.
 
         Raises
         ------
@@ -50,52 +53,35 @@ class Whitening:
         if not 0 < shrinkage <= 1:
             msg = f"shrinkage is {shrinkage}; expected a number above 0, at most 1"
             raise OptionError(msg)
+        inverse_scale = moments.inverse_scale()
+        mean = moments.mean.to(dtype)
         if shrinkage == 1:
-            return cls(None)
-        covariance = torch.zeros((X.shape[1], X.shape[1]), dtype=X.dtype)
-        for part in X.split(_CHUNK_ROWS):  # type: ignore[no-untyped-call]
-            covariance.addmm_(part.T, part, alpha=(1 - shrinkage) / len(X))
-        covariance.diagonal().add_(shrinkage)
-        return cls(torch.linalg.cholesky(covariance))
+            return cls(mean, inverse_scale.to(dtype))
+        shrunk = moments.correlation(inverse_scale).to(dtype).mul_(1 - shrinkage)
+        shrunk.diagonal().add_(shrinkage)
+        inverse = inverse_factor(shrunk)
+        return cls(mean, inverse.T.mul_(inverse_scale.to(dtype)[:, None]))
 
-    def apply_in_place(self, X: torch.Tensor) -> None:
-        """Whiten rows, shape (n_rows, n_columns), where they lie."""
-        if self.factor is None:
-            return
-        inverse = torch.linalg.solve_triangular(self.factor, torch.eye(len(self.factor), dtype=X.dtype), upper=False)
-        for part in X.split(_CHUNK_ROWS):  # type: ignore[no-untyped-call]
-            part.copy_(part @ inverse.T)
+    def apply(self, rows: torch.Tensor) -> torch.Tensor:
+        """Map rows, shape (n_rows, n_columns)."""
+        centred = rows - self.mean
+        return centred.mul_(self.matrix) if self.matrix.ndim == 1 else centred @ self.matrix
 
-    def fold(self, coef: torch.Tensor) -> torch.Tensor:
-        """Turn coefficients of whitened columns into those of standardised ones, both (n_columns, n_outputs)."""
-        if self.factor is None:
-            return coef
-        folded: torch.Tensor = torch.linalg.solve_triangular(self.factor.T, coef, upper=True)
-        return folded
+    def fold(self, coef: torch.Tensor, intercept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn coefficients of mapped columns into those of plain ones.
+
+        Parameters
+        ----------
+        coef : float tensor, shape (n_columns, n_outputs)
+        intercept : float tensor, shape (n_outputs,)
+        """
+        plain = self.matrix[:, None] * coef if self.matrix.ndim == 1 else self.matrix @ coef
+        return plain, intercept - self.mean @ plain
 
 
-def whiten_rows(X: Float, *, power: float, shrinkage: float) -> tuple[Standardiser, Whitening, torch.Tensor]:
-    """Draw long tails in, standardise, whiten: what the logistic and the MLP head learn from.
-
-    Parameters
-    ----------
-    X : float32 or float64 array, shape (n_rows, n_columns)
-        Raw features of training rows; left as they are.
-    power : float
-        Of :func:`heads.standardise.signed_power`.
-    shrinkage : float
-        Of :meth:`Whitening.fit`.
-
-    Returns
-    -------
-    standardiser : Standardiser
-        Of the features after the power.
-    whitening : Whitening
-    rows : float tensor, shape of X
-    """
-    drawn_in = signed_power(X, power)
-    standardiser = Standardiser.fit(drawn_in)
-    rows = torch.from_numpy(standardiser.apply(drawn_in))
-    whitening = Whitening.fit(rows, shrinkage)
-    whitening.apply_in_place(rows)
-    return standardiser, whitening, rows
+def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
+    """Return ``inv(L)`` of ``L L' = matrix``, positive definite."""
+    factor = torch.linalg.cholesky(matrix)
+    unit = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    inverse: torch.Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
+    return inverse

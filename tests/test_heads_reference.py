@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from features_cache.errors import LabelError, OptionError
 from heads.catalogue import HEADS, make_head
+from heads.feature_rows import FeatureRows
 from heads.logistic import LogisticHead
 from heads.mlp import MLPHead
-from heads.ridge import RidgeHead, solve_ridge
-from heads.standardise import Standardiser
-from heads.whiten import whiten_rows
+from heads.problem import Problem
+from heads.ridge import RidgeHead
+from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
 
@@ -28,34 +29,38 @@ def rows():
 
 
 @pytest.mark.parametrize("n_rows", [150, 9])
-@pytest.mark.parametrize("alpha", [0.1, 30.0])
-def test_ridge_solves_what_scikit_learns_ridge_solves_also_with_more_columns_than_rows(rows, n_rows, alpha):
+@pytest.mark.parametrize("alpha", [0.1, 5.0, 30.0])
+def test_the_ridge_head_predicts_as_a_standardised_ridge_also_with_more_columns_than_rows(rows, n_rows, alpha):
     X, labels, weights = (array[:n_rows] for array in rows)
+    standard = StandardScaler().fit(X, sample_weight=weights).transform(X)
     targets = np.where(labels[:, None] == np.arange(3), 1.0, -1.0)
 
-    ((coef, intercept),) = solve_ridge(X, targets, weights, [alpha])
+    ours = RidgeHead(alpha=alpha, power=1.0).fit(X, labels, weights)
 
-    theirs = Ridge(alpha=alpha).fit(X, targets, weights)
-    np.testing.assert_allclose(coef.T, theirs.coef_, rtol=1e-7, atol=1e-9)
-    np.testing.assert_allclose(intercept, theirs.intercept_, rtol=1e-7, atol=1e-9)
-
-
-def test_the_ridge_head_predicts_as_a_standardised_ridge_classifier(rows):
-    X, labels, weights = rows
-    scaler = StandardScaler().fit(X)
-
-    ours = RidgeHead(alpha=5.0).fit(X, labels, weights)
-
-    theirs = RidgeClassifier(alpha=5.0).fit(scaler.transform(X), labels, weights)
-    np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(scaler.transform(X)), atol=1e-9)
-    np.testing.assert_array_equal(ours.predict(X), theirs.predict(scaler.transform(X)))
+    theirs = Ridge(alpha=alpha).fit(standard, targets, weights)
+    np.testing.assert_allclose(ours.decision_function(X), theirs.predict(standard), atol=1e-9)
 
 
-def test_a_path_of_alphas_is_the_heads_fitted_one_by_one(rows):
-    X, labels, weights = rows
-    path = RidgeHead().fit_path(X, labels, weights, [1.0, 10.0])
-    for alpha, head in zip([1.0, 10.0], path, strict=True):
-        np.testing.assert_array_equal(head.coef_, RidgeHead(alpha=alpha).fit(X, labels, weights).coef_)
+@pytest.mark.parametrize("name", ["ridge", "logistic"])
+def test_a_path_is_the_heads_fitted_one_by_one_and_sets_fitted_together_those_fitted_alone(name):
+    labels = np.arange(150) % 3
+    X = draw_features(labels, n_views=2, n_columns=12, spread=2.0).astype(np.float64)
+    weights = np.random.default_rng(3).uniform(0.2, 3, size=150)
+    cells = np.random.default_rng(4).integers(0, 3, size=150)
+    sets = [frozenset({0, 1}), frozenset({2}), frozenset({0, 1, 2})]
+    problem = Problem(FeatureRows(X, 0.5), labels, weights, 3, cells)
+    exact = {"tolerance": 1e-13, "max_steps": 2000} if name == "logistic" else {}
+    head = make_head(name, **exact)
+    candidates = {"ridge": (10.0, 1.0), "logistic": (0.01, 1.0)}[name]
+    n_fits = 0
+    for fit in (fit for fits in head.fit_sets(problem, sets, candidates) for fit in fits):
+        here = np.isin(cells, list(sets[fit.place]))
+        alone = make_head(name, **exact, **{head.chosen: fit.candidate})
+        alone.fit(X[here].reshape(-1, 12), labels[here].repeat(2), weights[here].repeat(2))
+        found, expected = (each.decision_function(X.reshape(-1, 12)) for each in (fit.head, alone))
+        np.testing.assert_allclose(found - found.mean(1)[:, None], expected - expected.mean(1)[:, None], atol=1e-4)
+        n_fits += 1
+    assert n_fits == 6
 
 
 def test_float32_ridge_decisions_are_within_a_thousandth_of_float64(rows):
@@ -69,7 +74,7 @@ def test_float32_ridge_decisions_are_within_a_thousandth_of_float64(rows):
 @pytest.mark.parametrize("n_rows", [150, 9])
 def test_logistic_reaches_the_loss_of_scikit_learn(rows, C, n_rows):
     X, labels, weights = (array[:n_rows] for array in rows)
-    standard = StandardScaler().fit_transform(X)
+    standard = StandardScaler().fit(X, sample_weight=weights).transform(X)
     theirs = LogisticRegression(C=C, tol=1e-10, max_iter=5000).fit(standard, labels, weights)
 
     ours = LogisticHead(C=C, power=1.0, shrinkage=1.0, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
@@ -80,17 +85,19 @@ def test_logistic_reaches_the_loss_of_scikit_learn(rows, C, n_rows):
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(standard), atol=1e-4)
 
 
-def whitened_by_hand(X, shrinkage):
+def whitened_by_hand(X, weights, shrinkage):
     """Power, standardise, shrink, whiten in plain numpy, the slow way."""
-    standard = StandardScaler().fit_transform(np.sign(X) * np.sqrt(np.abs(X)))
-    covariance = (1 - shrinkage) * standard.T @ standard / len(X) + shrinkage * np.eye(X.shape[1])
+    drawn_in = np.sign(X) * np.sqrt(np.abs(X))
+    standard = StandardScaler().fit(drawn_in, sample_weight=weights).transform(drawn_in)
+    correlation = (standard * weights[:, None]).T @ standard / weights.sum()
+    covariance = (1 - shrinkage) * correlation + shrinkage * np.eye(X.shape[1])
     return standard @ np.linalg.inv(np.linalg.cholesky(covariance)).T
 
 
 @pytest.mark.parametrize("n_rows", [150, 9])
 def test_the_default_logistic_head_is_scikit_learns_on_whitened_columns(rows, n_rows):
     X, labels, weights = (array[:n_rows] for array in rows)
-    white = whitened_by_hand(X, 0.25)
+    white = whitened_by_hand(X, weights, 0.25)
     theirs = LogisticRegression(C=0.3, tol=1e-10, max_iter=5000).fit(white, labels, weights)
 
     ours = LogisticHead(C=0.3, tolerance=1e-13, max_steps=2000).fit(X, labels, weights)
@@ -99,13 +106,17 @@ def test_the_default_logistic_head_is_scikit_learns_on_whitened_columns(rows, n_
 
 
 def test_whitened_columns_are_uncorrelated_and_folding_brings_coefficients_back(rows):
-    X, _, _ = rows
-    standardiser, whitening, white = whiten_rows(X, power=1.0, shrinkage=1e-9)
-    np.testing.assert_allclose(white.T @ white / len(X), np.eye(12), atol=1e-6)
-
-    coef = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 3)))
-
-    np.testing.assert_allclose(standardiser.apply(X) @ whitening.fold(coef).numpy(), white @ coef, atol=1e-9)
+    X, labels, weights = rows
+    problem = Problem(FeatureRows(X[:, None], 1.0), labels, weights, 3)
+    whitening = Whitening.fit(problem.moments_of(problem.whole), 1e-9, torch.float64)
+    plain = torch.from_numpy(X)
+    white = whitening.apply(plain)
+    correlation = (white.numpy() * weights[:, None]).T @ white.numpy() / weights.sum()
+    np.testing.assert_allclose(correlation, np.eye(12), atol=1e-6)
+    generator = torch.Generator().manual_seed(0)
+    coef, intercept = (torch.randn(size, generator=generator, dtype=torch.float64) for size in ((12, 3), 3))
+    folded, moved = whitening.fold(coef, intercept)
+    np.testing.assert_allclose(plain @ folded + moved, white @ coef + intercept, atol=1e-9)
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, 1.5])
@@ -116,18 +127,10 @@ def test_a_shrinkage_out_of_range_is_refused(rows, name, shrinkage):
         make_head(name, shrinkage=shrinkage).fit(X, labels)
 
 
-def test_a_warm_started_path_of_C_ends_where_single_fits_end(rows):
-    X, labels, weights = rows
-    exact = LogisticHead(tolerance=1e-13, max_steps=2000)
-    for C, head in zip([0.01, 1.0], exact.fit_path(X, labels, weights, [0.01, 1.0]), strict=True):
-        alone = clone(exact).set_params(C=C).fit(X, labels, weights)
-        assert head.C == C
-        np.testing.assert_allclose(head.coef_, alone.coef_, atol=1e-4)
-
-
 def test_an_mlp_shown_on_its_way_is_the_mlp_fitted_that_far_to_the_last_bit(rows):
     X, labels, weights = rows
-    for epoch, head in zip([2, 5], MLPHead(width=8).fit_path(X, labels, weights, [2, 5]), strict=True):
+    problem = Problem(FeatureRows(X[:, None], 0.5), labels, weights, 3)
+    for ((_, epoch, head),) in MLPHead(width=8).fit_sets(problem, [problem.whole], [2, 5]):
         torch.rand(3)  # a caller that draws numbers in between changes nothing
         alone = MLPHead(width=8, epochs=epoch).fit(X, labels, weights)
         assert len(head.training_loss_) == epoch
@@ -149,17 +152,39 @@ def test_logistic_with_its_default_tolerance_in_float32_is_within_a_thousandth_o
     assert rough.objective_ == pytest.approx(exact.objective_, rel=1e-3)
 
 
-def test_standardised_training_rows_have_mean_0_and_deviation_1_and_constant_columns_stay_finite():
-    X = draw_features(np.arange(60) % 3, n_views=1)[:, 0]
-    X[:, 2] = 1e4 / 3
+def test_moments_of_cells_add_up_to_means_deviations_and_correlations():
+    labels = np.arange(60) % 3
+    X = draw_features(labels, n_views=2)
+    X[:, :, 2] = 1e4 / 3
+    X[30:, :, 3] = 7.0  # constant in one cell, and not in the other
+    weights = np.random.default_rng(0).uniform(0.1, 2, 60)
+    problem = Problem(FeatureRows(X, 1.0), labels, weights, 3, np.arange(60) // 30)
+    for cells in ([0], [1], [0, 1]):
+        here = problem.images_of(cells)
+        wide, repeated = X[here].reshape(-1, 10).astype(np.float64), weights[here].repeat(2)
+        moments = problem.moments_of(cells)
+        mean = np.average(wide, axis=0, weights=repeated)
+        deviation = np.sqrt(np.average((wide - mean) ** 2, axis=0, weights=repeated))
+        constant = [2, 3] if cells == [1] else [2]
+        inverse_scale = moments.inverse_scale()
+        np.testing.assert_allclose(moments.mean, mean, rtol=1e-6)
+        assert np.flatnonzero(inverse_scale == 0).tolist() == constant
+        kept = np.delete(np.arange(10), constant)
+        np.testing.assert_allclose(inverse_scale[kept], 1 / deviation[kept], rtol=1e-4)
+        expected = (wide * repeated[:, None]).T @ wide / repeated.sum() - np.outer(mean, mean)
+        expected = expected[np.ix_(kept, kept)] / np.outer(deviation[kept], deviation[kept])
+        np.testing.assert_allclose(moments.correlation(inverse_scale).numpy()[np.ix_(kept, kept)], expected, atol=1e-4)
 
-    standard = Standardiser.fit(X).apply(X)
 
-    kept = np.delete(standard, 2, axis=1)
-    np.testing.assert_allclose(kept.mean(axis=0), 0, atol=1e-5)
-    np.testing.assert_allclose(kept.std(axis=0), 1, atol=1e-4)
-    assert np.abs(standard[:, 2]).max() < 1e-2
-    assert standard.dtype == np.float32
+@pytest.mark.parametrize("name", HEADS)
+def test_a_column_that_was_constant_in_training_never_counts(rows, name):
+    X, labels, _ = rows
+    X = X.copy()
+    X[:, 4] = 3.0
+    head = make_head(name).fit(X, labels)
+    moved = X.copy()
+    moved[:, 4] = 1e6
+    np.testing.assert_allclose(head.predict_proba(moved), head.predict_proba(X), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -187,11 +212,10 @@ def test_an_image_of_weight_2_counts_as_two_images(rows, name):
     X, labels, _ = rows
     weights = np.where(np.arange(150) < 40, 2.0, 1.0)
     exact = {"tolerance": 1e-13, "max_steps": 2000} if name == "logistic" else {}
-    # Standardisation does not look at weights, so the two fits differ a little: hence a share, and no equality.
     twice = np.concatenate([np.arange(150), np.arange(40)])
     weighted = make_head(name, **exact).fit(X, labels, weights)
     doubled = make_head(name, **exact).fit(X[twice], labels[twice])
-    assert np.mean(weighted.predict(X) == doubled.predict(X)) > 0.97
+    np.testing.assert_allclose(weighted.predict_proba(X), doubled.predict_proba(X), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -259,9 +259,9 @@ def test_edited_numbers_are_refused(copied):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda fields: fields.update(version=2), r"head format 2; this version of permafeat reads up to 1. Upgrade"),
+        (lambda fields: fields.update(version=3), r"head format 3; this version of permafeat reads 2\. Fit the heads again"),
         (lambda fields: fields.update(name="pickle"), "head 'pickle' is not among ridge, logistic, mlp"),
-        (lambda fields: fields.update(n_columns=11), r"mean_ has shape \(10,\), expected \(11,\)"),
+        (lambda fields: fields.update(n_columns=11), r"coef_ has shape \(10, 3\), expected \(11, 3\)"),
         (lambda fields: fields["classes"].append("d"), r"coef_ has shape \(10, 3\), expected \(10, 4\)"),
         (lambda fields: fields["blocks"].pop(), "10 columns, but its blocks have 6"),
         (lambda fields: fields.update(code="x"), "fields 'blocks', 'classes', 'code'"),

@@ -250,9 +250,9 @@ def test_a_killed_featurize_goes_on_and_ends_in_the_same_bytes(
 def test_a_stopped_fit_leaves_nothing_and_says_so(inside: Path, run_cli: Run) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent)}
     script = (
-        "import os, signal, sys, cli, heads.out_of_fold as story; whole = story.fit_chosen\n"
+        "import os, signal, sys, cli, heads.out_of_fold as story; whole = story.cross_fit\n"
         "def fit(*given, **named):\n    os.kill(os.getpid(), signal.SIGTERM); return whole(*given, **named)\n"
-        "story.fit_chosen = fit; sys.argv = ['cli', 'fit-heads', '--heads', 'ridge', '--out', 'runs/stopped']; cli.main()"
+        "story.cross_fit = fit; sys.argv = ['cli', 'fit-heads', '--heads', 'ridge', '--out', 'runs/stopped']; cli.main()"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 75, done.stderr

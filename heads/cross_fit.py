@@ -1,0 +1,104 @@
+"""Fit one kind of head on every training set of a nesting, and keep what it says of images that it never saw."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from features_cache.progress import Progress
+from heads.arrays import Float32, Indices
+from heads.head import Fit, Head
+from heads.problem import Problem, TrainingSet
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Judged:
+    """What the heads of one training set say of images that it does not hold.
+
+    Parameters
+    ----------
+    images : int64 array, shape (n,)
+        Places of the images, ascending.
+    scores : dict of float to float32 array, shape (n_members, n, n_views, n_classes)
+        By candidate: outputs before the temperature; minus infinity for classes that the set does not hold.
+    training_loss : dict of float to tuple of float
+        By candidate: loss by epoch, of heads that have epochs.
+    """
+
+    images: Indices
+    scores: dict[float, Float32]
+    training_loss: dict[float, tuple[float, ...]]
+
+    def of(self, images: Indices, candidate: float) -> Float32:
+        """Return the scores of some of the images."""
+        places = np.searchsorted(self.images, images)
+        return self.scores[candidate][:, places]
+
+
+def cross_fit(
+    head: Head,
+    problem: Problem,
+    asked: Mapping[TrainingSet, Collection[int]],
+    candidates: Sequence[float],
+    *,
+    n_views: int,
+    progress: Progress,
+    what: str,
+) -> dict[TrainingSet, Judged]:
+    """Fit a head on every set for every candidate, and let it judge.
+
+    Parameters
+    ----------
+    head : Head
+        Unfitted, with the settings that are not chosen.
+    problem : Problem
+    asked : mapping of TrainingSet to cells
+        What the heads of each set are asked about.
+    candidates : sequence of float
+    n_views : int
+        How many views of an image are judged.
+    progress : callable
+        Called with what is done, how many fits are done, how many there are.
+    what : str
+        What to say is being done.
+
+    Returns
+    -------
+    dict of Judged
+    """
+    sets = list(asked)
+    judged = {cells: Judged(problem.images_of(asked[cells]), {}, {}) for cells in sets}
+    n_done, n_fits = 0, len(sets) * len(candidates)
+    progress(what, n_done, n_fits)
+    for fits in head.fit_sets(problem, sets, candidates):
+        for fit in fits:
+            into = judged[sets[fit.place]]
+            into.training_loss[fit.candidate] = tuple(getattr(fit.head, "training_loss_", ()))
+        _judge(problem, fits, [judged[sets[fit.place]] for fit in fits], n_views)
+        n_done += len(fits)
+        progress(what, n_done, n_fits)
+    return judged
+
+
+def _judge(problem: Problem, fits: Sequence[Fit], into: Sequence[Judged], n_views: int) -> None:
+    """Enter the scores of some heads, in one pass over the rows that any of them is asked about."""
+    rows = problem.rows
+    images = np.unique(np.concatenate([each.images for each in into]))
+    for here, chunk in rows.chunks(images, n_views):
+        by_image = chunk.reshape(len(here), n_views, rows.n_columns)
+        for fit, judged in zip(fits, into, strict=True):
+            wanted = np.isin(here, judged.images)
+            if not wanted.any():
+                continue
+            own = by_image if wanted.all() else by_image[torch.from_numpy(np.flatnonzero(wanted)).to(rows.device)]
+            raw = fit.head.outputs(own.reshape(-1, rows.n_columns)).float().cpu().numpy()
+            if fit.candidate not in judged.scores:
+                shape = len(raw), len(judged.images), n_views, problem.n_classes
+                judged.scores[fit.candidate] = np.full(shape, -np.inf, dtype=np.float32)
+            places = np.searchsorted(judged.images, here[wanted])
+            entered = judged.scores[fit.candidate][:, places]
+            entered[..., fit.head.classes_] = raw.reshape(len(raw), len(places), n_views, -1)
+            judged.scores[fit.candidate][:, places] = entered

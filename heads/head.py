@@ -1,0 +1,139 @@
+"""What all heads are: scikit-learn classifiers that several training sets can share a pass over the rows to fit."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from heads.arrays import Float
+from heads.feature_rows import CHUNK_ROWS, FeatureRows, draw_in
+from heads.problem import Problem, TrainingSet
+from heads.rows import check_rows, check_training
+
+
+class Fit(NamedTuple):
+    """A fitted head: of which training set (by its place among those given), for which candidate."""
+
+    place: int
+    candidate: float
+    head: Head
+
+
+class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
+    """A classifier of feature rows.
+
+    Attributes
+    ----------
+    chosen : str
+        The parameter that is chosen by inner folds, beside the temperature.
+    positive : tuple of str
+        Parameters that must be above 0.
+    power : float
+        Features x are used as ``sign(x) |x|^power`` (Perronnin et al., 2010).
+    temperature : float
+        Outputs are divided by it before the softmax (Guo et al., 2017).
+    classes_ : array, shape (n_classes,)
+    n_features_in_ : int
+    """
+
+    chosen: ClassVar[str]
+    positive: ClassVar[tuple[str, ...]] = ("temperature", "power")
+    power: float
+    temperature: float
+    classes_: NDArray[Any]
+    n_features_in_: int
+
+    @abc.abstractmethod
+    def fit_sets(
+        self, problem: Problem, sets: Sequence[TrainingSet], candidates: Sequence[float]
+    ) -> Iterator[list[Fit]]:
+        """Fit a head for each training set and each candidate of the chosen parameter, sharing what can be shared.
+
+        Parameters
+        ----------
+        problem : Problem
+            Its rows drawn in by this head's power.
+        sets : sequence of TrainingSet
+            Each with two classes at least.
+        candidates : sequence of float
+            From simple to flexible, as the catalogue has them.
+
+        Yields
+        ------
+        list of Fit
+            New heads, as soon as they are there; this one stays as it is. Their classes are class indices.
+        """
+
+    @abc.abstractmethod
+    def outputs(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what goes into the softmax, before the temperature.
+
+        Parameters
+        ----------
+        rows : float tensor, shape (n_rows, n_columns)
+            Drawn in.
+
+        Returns
+        -------
+        float tensor, shape (n_members, n_rows, n_classes)
+            One member, but for heads that average several networks.
+        """
+
+    def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
+        """Fit on all rows given.
+
+        Parameters
+        ----------
+        X : float array, shape (n_rows, n_columns)
+            Raw features; float32 is computed in float32.
+        y : array, shape (n_rows,)
+        sample_weight : float array, shape (n_rows,), optional
+
+        Raises
+        ------
+        OptionError
+            If a parameter is out of its range.
+        LabelError
+            If y holds fewer than two classes.
+        ValueError
+            If arrays do not fit each other, or hold NaN.
+        """
+        rows = check_training(X, y, sample_weight, positive={name: getattr(self, name) for name in self._checked()})
+        features = FeatureRows(rows.X[:, None], self.power)
+        problem = Problem(features, rows.indices, rows.weights, len(rows.classes))
+        candidate = getattr(self, self.chosen)
+        for fits in self.fit_sets(problem, [problem.whole], [candidate]):
+            self.__dict__.update(fits[0].head.__dict__)
+        self.classes_ = rows.classes[self.classes_]
+        return self
+
+    def _checked(self) -> tuple[str, ...]:
+        return (self.chosen, *self.positive)
+
+    def predict_proba(self, X: Float) -> Float:
+        """Return probabilities, the mean over members: shape (n_rows, n_classes), rows sum to 1."""
+        return np.concatenate(
+            [torch.softmax(part / self.temperature, dim=2).mean(dim=0).numpy() for part in self._outputs(X)]
+        )
+
+    def member_scores(self, X: Float) -> Float:
+        """Return each member's outputs before the temperature, shape (n_members, n_rows, n_classes)."""
+        return np.concatenate([part.numpy() for part in self._outputs(X)], axis=1)
+
+    def _outputs(self, X: Float) -> list[torch.Tensor]:
+        check_is_fitted(self, "classes_")
+        raw = torch.from_numpy(np.ascontiguousarray(check_rows(X, self.n_features_in_)))
+        with torch.inference_mode():
+            return [self.outputs(draw_in(part, self.power)) for part in raw.split(CHUNK_ROWS)]  # type: ignore[no-untyped-call]
+
+    def predict(self, X: Float) -> NDArray[Any]:
+        """Return the class of each row, shape (n_rows,)."""
+        predicted: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return predicted
