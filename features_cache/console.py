@@ -57,8 +57,12 @@ def print_table(table: Any) -> None:  # noqa: ANN401 - rich is imported where it
 
 
 def print_lines(lines: Sequence[str], *, file: Any = None) -> None:  # noqa: ANN401 - a text stream
-    """Print lines on stdout, or on another stream."""
-    print("\n".join(lines), file=file or sys.stdout)
+    """Print lines on stdout, or on another stream; control characters, which a foreign file may hold, as their codes."""
+    print("\n".join(map(_without_controls, lines)), file=file or sys.stdout)
+
+
+def _without_controls(text: str) -> str:
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
 def say(ctx: typer.Context, lines: Sequence[str]) -> None:

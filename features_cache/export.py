@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from features_cache.errors import OptionError, OutputExists, did_you_mean
 from features_cache.files import publish_written
+from features_cache.layout import lay_out, reserve
 from features_cache.reader import FeatureCache
 
 _MOST_NAME_BYTES = 255
@@ -168,18 +169,22 @@ def _npy(values: NDArray[np.generic]) -> bytes:
 def _to_h5ad(table: _Table, place: Path) -> None:
     """Lay out AnnData's file by its specification (on-disk format 0.1.0): the library itself needs an older pandas than ours."""
     names = [f"{name}:{view}" for name, view in zip(table.ids, table.views.tolist(), strict=True)]
-    with h5py.File(place, "w") as file:
+
+    def build(file: h5py.File) -> None:
         _encoded(file, "anndata", "0.1.0")
-        X = file.create_dataset("X", (table.n_rows, len(table.columns)), np.float32, track_times=False)
-        _encoded(X, "array", "0.2.0")
-        first = 0
-        for _, _, features in table.pieces():
-            X[first : first + len(features)] = features
-            first += len(features)
+        _encoded(reserve(file, "X", (table.n_rows, len(table.columns)), np.dtype("<f4")), "array", "0.2.0")
         _data_frame(file.create_group("obs"), names, {"id": table.ids, "view": table.views})
         _data_frame(file.create_group("var"), table.columns, {"block": table.block_of_column})
         for empty in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
             _encoded(file.create_group(empty), "dict", "0.1.0")
+
+    with place.open("wb") as content:
+        for piece in lay_out(build):
+            if isinstance(piece, bytes):
+                content.write(piece)
+            else:
+                for _, _, features in table.pieces():
+                    content.write(np.ascontiguousarray(features, dtype="<f4").data.cast("B"))
 
 
 def _data_frame(group: h5py.Group, index: list[str], columns: Mapping[str, list[str] | NDArray[np.intp]]) -> None:

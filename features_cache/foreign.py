@@ -41,6 +41,9 @@ def check_members(path: Path, file: h5py.File, seal: Seal) -> None:
         msg = f"{path}: does not say that it is a permafeat file of format {seal.version}; refused"
         raise ForeignCache(msg)
     datasets = _DATASETS[seal.version]
+    if len(file) != len(datasets):
+        msg = f"{path}: holds {len(file)} members; expected {listed(sorted(datasets))}. It is not a cache of ours; refused"
+        raise ForeignCache(msg)
     names = set(file)
     if names != set(datasets):
         msg = f"{path}: holds {listed(sorted(names))}; expected {listed(sorted(datasets))}. It is not a cache of ours; refused"
@@ -108,6 +111,9 @@ def check_contents(
         raise ForeignCache(msg)
     if len(status) and int(status.max()) > max(Status):
         msg = f"{path}: status {int(status.max())} means nothing; it is not a cache of ours; refused"
+        raise ForeignCache(msg)
+    if len({block.name for block in blocks}) != len(blocks):
+        msg = f"{path}: two of its blocks have one name; it is not a cache of ours; refused"
         raise ForeignCache(msg)
     if [block.start for block in blocks] + [n_columns] != [0, *(block.stop for block in blocks)]:
         msg = f"{path}: its blocks do not cover its {n_columns} columns; it is not a cache of ours; refused"

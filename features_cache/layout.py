@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import h5py
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from features_cache.errors import OptionError
 from features_cache.recipe import Block, Storage, canonical_json
-from features_cache.seal import FORMAT_VERSION, SEAL_BYTES
+from features_cache.seal import FORMAT_VERSION, MOST_AROUND, SEAL_BYTES
 
 HASH_BYTES = 16
 MOST_ID_BYTES = 4096
 _H5_VERSION = ("v110", "v110")  # "latest" writes files that older h5py cannot read
 _ALIGNMENT = 512
+_FEATURES = "features"
 
 
 class _Sparse(io.RawIOBase):
@@ -129,7 +130,12 @@ def read_json(dataset: h5py.Dataset) -> Any:  # noqa: ANN401 - whatever was writ
 
 def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
     """Encode texts as UTF-8 of one width: variable-length strings are refused in files of ours."""
-    width = max((len(text.encode("utf-8")) for text in texts), default=1)
+    width = 1
+    for text in texts:
+        if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            msg = f"the id {text!r} is no text that can be kept: expected neither zero bytes nor lone surrogates"
+            raise OptionError(msg)
+        width = max(width, len(text.encode("utf-8")))
     if width > MOST_ID_BYTES:
         msg = f"an id has {width} bytes; expected at most {MOST_ID_BYTES}"
         raise OptionError(msg)
@@ -145,17 +151,20 @@ def cache_around(
     blocks: Sequence[Block],
     n_views: int,
     storage: Storage,
-) -> tuple[list[bytes | memoryview], bytes]:
+) -> tuple[list[bytes | memoryview], list[bytes | memoryview]]:
     """Lay out a cache's file without its features.
 
     Returns
     -------
-    before : list of bytes
-        What stands between the seal and the features, in order; the arrays that were given are not copied.
-    after : bytes
-        What follows the features. These themselves are the C-ordered little-endian array (images, views, columns).
+    before, after : list of bytes
+        What stands between the seal and the features, and what follows them, in order. The features themselves are the
+        C-ordered little-endian array (images, views, columns).
+
+    Raises
+    ------
+    OptionError
+        If an id cannot be kept, or there is too much beside the features for one file.
     """
-    sparse = _Sparse()
     names = fixed_length(ids)
     arrays = {
         "ids": names.view(h5py.string_dtype("utf-8", names.dtype.itemsize)),
@@ -163,42 +172,87 @@ def cache_around(
         "content_hash": content_hash,
         "checksum": checksum,
     }
-    shape = (len(ids), n_views, blocks[-1].stop)
-    dtype = _little_endian(storage)
-    with h5py.File(
-        sparse,
-        "w",
-        libver=_H5_VERSION,
-        userblock_size=SEAL_BYTES,
-        alignment_threshold=_ALIGNMENT,
-        alignment_interval=_ALIGNMENT,
-    ) as file:
+
+    def build(file: h5py.File) -> None:
         file.attrs["format"] = np.bytes_("permafeat")
         file.attrs["format_version"] = np.uint32(FORMAT_VERSION)
-        places = [(_reserve(file, name, array.shape, array.dtype), array) for name, array in arrays.items()]
+        for name, array in arrays.items():
+            reserve(file, name, array.shape, array.dtype)
         _plain(file, "blocks", _json_bytes([block.to_json() for block in blocks]))
-        # The features come last: all metadata then lies before them, in one piece.
-        features_at = _reserve(file, "features", shape, dtype)
-    before: list[bytes | memoryview] = []
-    position = SEAL_BYTES
-    for offset, array in places:
-        before += [sparse.between(position, offset), array.reshape(-1).view(np.uint8).data]
-        position = offset + array.nbytes
-    before.append(sparse.between(position, features_at))
-    return before, sparse.between(features_at + int(np.prod(shape)) * dtype.itemsize, sparse.n_bytes)
+        reserve(file, _FEATURES, (len(ids), n_views, blocks[-1].stop), _little_endian(storage))
+
+    around: tuple[list[bytes | memoryview], list[bytes | memoryview]] = [], []
+    is_behind = False
+    for piece in lay_out(
+        build, userblock_size=SEAL_BYTES, alignment_threshold=_ALIGNMENT, alignment_interval=_ALIGNMENT
+    ):
+        if piece == _FEATURES:
+            is_behind = True
+        else:
+            # Arrays that were given are not copied.
+            data = arrays[piece].reshape(-1).view(np.uint8).data if isinstance(piece, str) else piece
+            around[is_behind].append(data)
+    if sum(len(piece) for pieces in around for piece in pieces) > MOST_AROUND:
+        msg = (
+            f"{len(ids)} images with ids of up to {names.dtype.itemsize} bytes are too many for one cache; make several"
+        )
+        raise OptionError(msg)
+    return around
 
 
-def _reserve(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Make a contiguous dataset whose bytes somebody else writes; return where they go."""
+def lay_out(build: Callable[[h5py.File], None], **options: int) -> list[bytes | str]:
+    """Lay out an HDF5 file of which some arrays are written by others.
+
+    Parameters
+    ----------
+    build : callable
+        Makes all that is in the file, and calls :func:`reserve` for such arrays.
+    **options
+        Of ``h5py.File``.
+
+    Returns
+    -------
+    list of bytes or str
+        What follows the user block, in order: bytes, or the path of an array whose bytes belong here.
+    """
+    sparse = _Sparse()
+    with h5py.File(sparse, "w", libver=_H5_VERSION, **options) as file:
+        build(file)
+        file.flush()
+        places = sorted(_reserved(file))
+    pieces: list[bytes | str] = []
+    position = options.get("userblock_size", 0)
+    # libhdf5 puts small arrays wherever there is room, and not in the order in which they were made.
+    for offset, n_bytes, name in places:
+        pieces += [sparse.between(position, offset), name]
+        position = offset + n_bytes
+    pieces.append(sparse.between(position, sparse.n_bytes))
+    return [piece for piece in pieces if piece]
+
+
+def reserve(place: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    """Make a contiguous dataset whose bytes :func:`lay_out` leaves to others."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     properties.set_obj_track_times(False)
     kind = h5py.h5t.py_create(dtype, logical=True)
-    dataset = h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), dcpl=properties)
-    file.flush()
-    return int(dataset.get_offset())
+    return h5py.Dataset(h5py.h5d.create(place.id, name.encode(), kind, h5py.h5s.create_simple(shape), dcpl=properties))
+
+
+def _reserved(file: h5py.File) -> list[tuple[int, int, str]]:
+    """Find offset, size and path of the arrays that were reserved."""
+    found = []
+
+    def look(path: str, member: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(member, h5py.Dataset) and member.nbytes:
+            creation = member.id.get_create_plist()
+            if creation.get_fill_time() == h5py.h5d.FILL_TIME_NEVER:
+                found.append((member.id.get_offset(), member.nbytes, path))
+
+    file.visititems(look)
+    return found
 
 
 def part_image(rows: Rows, *, plan_digest: str, unit: int) -> bytes:

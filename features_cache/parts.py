@@ -11,10 +11,8 @@ import h5py
 from features_cache.errors import CacheDamaged, CacheIncomplete, ForeignCache
 from features_cache.files import DISK, Disk, publish, temporary_name
 from features_cache.layout import Rows, part_image, rows_of_part
-from features_cache.plan import Plan
+from features_cache.plan import QUARANTINE, Plan
 from features_cache.seal import PART_MAGIC, Sealing, check_whole, read_seal
-
-QUARANTINE = "quarantine"
 
 
 class Parts:

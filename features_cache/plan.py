@@ -17,6 +17,7 @@ from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
 
 PLAN_NAME = "plan.jsonl"
+QUARANTINE = "quarantine"
 _PLAN_VERSION = 3
 _LINES_A_WRITE = 1000
 
@@ -155,8 +156,8 @@ class Plan:
                 base=fields["base"],
                 anew=tuple(fields["anew"]),
             )
-        except (AttributeError, KeyError, StopIteration, TypeError, ValueError) as error:
-            msg = f"the plan cannot be read ({error!r}); begin anew with --overwrite"
+        except (AttributeError, KeyError, OverflowError, StopIteration, TypeError, ValueError) as error:
+            msg = f"the plan cannot be read ({str(error) or 'it is empty'}); begin anew with --overwrite"
             raise CacheDamaged(msg) from error
 
 
@@ -206,6 +207,9 @@ def plan_in(folder: Path) -> Plan | None:
             return Plan.from_lines(lines)
     except FileNotFoundError:
         return None
+    except CacheDamaged as error:
+        msg = f"{path}: {error}"
+        raise CacheDamaged(msg) from error
 
 
 def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk = DISK) -> Plan:
@@ -236,7 +240,7 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
     RecipeMismatch, OutputExists
         If the unfinished run was asked for other features, images or views.
     """
-    found = plan_in(folder)
+    found = _sound_plan_in(folder, disk)
     if found is not None and not shared and not any(folder.glob(f"*-{found.mark}.h5")):
         try:
             require_same_work(found, wanted, folder)
@@ -251,6 +255,18 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
         found = plan_in(folder) or wanted
     require_same_work(found, wanted, folder)
     return found
+
+
+def _sound_plan_in(folder: Path, disk: Disk) -> Plan | None:
+    """Read a plan; a damaged one is set aside, as the parts outlive it wherever the same plan is made again."""
+    try:
+        return plan_in(folder)
+    except CacheDamaged:
+        aside = folder / QUARANTINE
+        disk.make_folder(aside)
+        disk.replace(folder / PLAN_NAME, aside / PLAN_NAME)
+        disk.fsync_folder(folder)
+        return None
 
 
 def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:

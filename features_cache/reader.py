@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,8 +16,6 @@ from numpy.typing import NDArray
 from features_cache.errors import (
     CacheDamaged,
     CacheError,
-    CacheIncomplete,
-    CacheMissing,
     ForeignCache,
     OptionError,
     Refused,
@@ -27,7 +24,8 @@ from features_cache.errors import (
 )
 from features_cache.foreign import check_contents, check_members
 from features_cache.layout import read_json, row_checksums
-from features_cache.plan import Plan, parts_folder
+from features_cache.opening import opened
+from features_cache.plan import Plan
 from features_cache.raw import RawFeatures
 from features_cache.recipe import Block, any_random
 from features_cache.seal import CACHE_MAGIC, check_around, check_whole, read_seal
@@ -89,7 +87,7 @@ class FeatureCache:
     def __init__(self, path: Path) -> None:
         self.path = path = Path(path)
         # One descriptor for all: the name may be given to an extended cache at any moment.
-        self._handle = _opened(path)
+        self._handle = opened(path)
         try:
             self.seal = read_seal(self._handle, path, CACHE_MAGIC)
             check_around(self._handle, path, self.seal)
@@ -123,7 +121,11 @@ class FeatureCache:
         self.status: NDArray[np.uint8] = file["status"][()]
         self.content_hash: NDArray[np.uint8] = file["content_hash"][()]
         self.checksum: NDArray[np.uint8] | None = file["checksum"][()] if "checksum" in file else None
-        self.blocks = tuple(Block.from_json(fields) for fields in read_json(file["blocks"]))
+        try:
+            self.blocks = tuple(Block.from_json(fields) for fields in read_json(file["blocks"]))
+        except CacheDamaged as error:  # its bytes are those that were sealed: they were written so
+            msg = f"{self.path}: {error}; it is not a cache of ours; refused"
+            raise ForeignCache(msg) from error
         check_contents(self.path, self.ids, self.status, self.blocks, self.n_columns)
 
     @functools.cached_property
@@ -325,24 +327,3 @@ class FeatureCache:
 
 def _places(count: int, wanted: Picks) -> NDArray[np.intp]:
     return np.atleast_1d(np.arange(count)[slice(None) if wanted is None else wanted])
-
-
-def _absent(path: Path) -> Exception:
-    if parts_folder(path).is_dir():
-        msg = f"{path}: not finished ({parts_folder(path)} holds its parts); run `cli featurize` again to resume"
-        return CacheIncomplete(msg)
-    msg = f"{path}: no such cache; run `cli featurize` first, or name one with --features"
-    return CacheMissing(msg)
-
-
-def _opened(path: Path) -> FileIO:
-    try:
-        return path.open("rb", buffering=0)
-    except FileNotFoundError as error:
-        raise _absent(path) from error
-    except IsADirectoryError as error:
-        msg = f"{path}: a folder; expected a cache (*.h5)"
-        raise CacheMissing(msg) from error
-    except OSError as error:
-        msg = f"{path}: cannot be opened ({error.strerror}); expected a cache (*.h5) that you may read"
-        raise CacheMissing(msg) from error

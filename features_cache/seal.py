@@ -23,8 +23,8 @@ FORMAT_VERSION = 2
 
 _FIELDS = struct.Struct("<16sIIQ32sQQ32s")
 _READ_BYTES = 1 << 20
-# Metadata of honest files is smaller than this, or than the features; a forged file must not keep us hashing for hours.
-_MOST_AROUND = 64 << 20
+# A forged file must not keep us hashing for hours, nor fill the memory with ids: a million images fit.
+MOST_AROUND = 64 << 20
 _WAYS_OUT = ". Restore it, or compute it again with --overwrite"
 
 
@@ -72,8 +72,7 @@ class Sealing:
     ----------
     magic : bytes
         ``CACHE_MAGIC`` or ``PART_MAGIC``.
-    before : sequence of bytes, optional
-    after : bytes, optional
+    before, after : sequence of bytes, optional
         What stands around a cache's features.
 
     Examples
@@ -84,7 +83,9 @@ class Sealing:
     (516, 512)
     """
 
-    def __init__(self, magic: bytes, before: Sequence[bytes | memoryview] = (), after: bytes = b"") -> None:
+    def __init__(
+        self, magic: bytes, before: Sequence[bytes | memoryview] = (), after: Sequence[bytes | memoryview] = ()
+    ) -> None:
         self._magic = magic
         self._before, self._after = before, after
         self._hash = hashlib.blake2b(digest_size=32)
@@ -104,12 +105,12 @@ class Sealing:
         if self._before:
             features_at = SEAL_BYTES + sum(map(len, self._before))
             around = hashlib.blake2b(digest_size=32)
-            for piece in (*self._before, self._after):
+            for piece in (*self._before, *self._after):
                 around.update(piece)
             seal = dataclasses.replace(
                 seal,
                 features_at=features_at,
-                features_bytes=self._n_bytes - features_at - len(self._after),
+                features_bytes=self._n_bytes - features_at - sum(map(len, self._after)),
                 around=around.digest(),
             )
         return seal.pack()
@@ -208,7 +209,7 @@ def check_around(file: BufferedReader | FileIO, path: Path, seal: Seal) -> None:
         return
     end = seal.features_at + seal.features_bytes
     n_around = seal.n_bytes - SEAL_BYTES - seal.features_bytes
-    if not SEAL_BYTES <= seal.features_at <= end <= seal.n_bytes or n_around > _MOST_AROUND + seal.features_bytes:
+    if not SEAL_BYTES <= seal.features_at <= end <= seal.n_bytes or n_around > MOST_AROUND:
         msg = f"{path}: {seal.features_bytes} bytes of features from {seal.features_at} on cannot be, in {seal.n_bytes} bytes; refused"
         raise ForeignCache(msg)
     if _hash_of(file, [(SEAL_BYTES, seal.features_at), (end, seal.n_bytes)]) != seal.around:

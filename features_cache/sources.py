@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import array
 import dataclasses
-import itertools
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
@@ -78,5 +78,5 @@ class Sources(Sequence[tuple[SourceFile, ...]]):  # noqa: PLW1641 - equal to lis
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Sequence):
-            return len(self) == len(other) and all(itertools.starmap(tuple.__eq__, zip(self, other, strict=True)))
+            return len(self) == len(other) and all(map(operator.eq, self, other))
         return NotImplemented

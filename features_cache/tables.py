@@ -116,5 +116,5 @@ def require_column(path: Path, columns: Sequence[str], name: str) -> None:
     if name not in columns:
         alike = next((column for column in columns if column.lower() == name.lower()), None)
         hint = f"; did you mean {alike!r}?" if alike else did_you_mean(name, columns)
-        msg = f"{path}:1: no column {name!r}; found columns {', '.join(columns)}{hint or '.'} Name it as it is there (options that end in -column)"
+        msg = f"{path}:1: no column {name!r}; found columns {', '.join(columns)}{hint or '.'} Name it as it is there (--id-column or its like)"
         raise TableError(msg)

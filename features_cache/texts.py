@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import array
-import itertools
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
@@ -62,7 +62,7 @@ class Texts(Sequence[str]):  # noqa: PLW1641 - equal to lists, which have no has
         if isinstance(other, Texts):
             return self._ends == other._ends and self._bytes == other._bytes
         if isinstance(other, Sequence) and not isinstance(other, str):
-            return len(self) == len(other) and all(itertools.starmap(str.__eq__, zip(self, other, strict=True)))
+            return len(self) == len(other) and all(map(operator.eq, self, other))
         return NotImplemented
 
     def __repr__(self) -> str:

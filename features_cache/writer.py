@@ -173,7 +173,7 @@ def _publish_cache(
         yield from before
         for rows in features:
             yield np.ascontiguousarray(rows, dtype=np.dtype(storage).newbyteorder("<")).data.cast("B")
-        yield after
+        yield from after
 
     sealing = Sealing(CACHE_MAGIC, before, after)
 

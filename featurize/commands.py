@@ -121,8 +121,10 @@ def merge(
     from featurize.merge import merge as merge_parts
 
     published = merge_parts(out)
-    print_lines(
-        [json.dumps([path.as_posix() for path in published])]
-        if as_json
-        else [f"{path}: published" for path in published]
-    )
+    told = {path.as_posix(): n_quarantined for path, n_quarantined in published.items()}
+    if as_json:
+        print_lines([json.dumps(told)])
+    else:
+        print_lines([f"{path}: published" + (f", {n} images quarantined" if n else "") for path, n in told.items()])
+    if any(told.values()):
+        raise typer.Exit(_QUARANTINED)

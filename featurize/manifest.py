@@ -20,6 +20,8 @@ from features_cache.texts import Texts
 from featurize.nothing_found import ARCHIVES, EXTENSIONS, nothing_found
 
 Extra = Literal["error", "ignore", "ignore both"]
+# What 64 bits hold: until the year 2262.
+_LAST_NS = 2**63 - 1
 _MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
 
 
@@ -232,7 +234,15 @@ def _require_sound_link(path: Path, root: Path, inside: Path) -> None:
 
 
 def _single_files(root: Path) -> dict[str, tuple[Path | None, ...]]:
-    return {_escaped(path): (path,) for path in _walk(root)}
+    found: dict[str, tuple[Path | None, ...]] = {}
+    for path in _walk(root):
+        if _escaped(path) in found:
+            msg = (
+                f"{root}: two files have the id {_escaped(path)!r}, one of them by bytes that are not UTF-8; rename one"
+            )
+            raise ImagesMissing(msg)
+        found[_escaped(path)] = (path,)
+    return found
 
 
 def compile_pattern(pattern: str, channels: Sequence[str]) -> re.Pattern[str]:
@@ -330,4 +340,6 @@ def _source(root: Path, path: Path | None) -> SourceFile:
     if path is None:
         return _MISSING
     state = (root / path).stat()
-    return SourceFile(path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=state.st_mtime_ns)
+    return SourceFile(
+        path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=min(max(state.st_mtime_ns, -_LAST_NS), _LAST_NS)
+    )

@@ -14,7 +14,7 @@ from features_cache.reader import FeatureCache
 from featurize.finish import finish, tidy_up
 
 
-def merge(out: Path) -> list[Path]:
+def merge(out: Path) -> dict[Path, int]:
     """Join the parts in a folder to its caches; no image and no network is needed.
 
     Parameters
@@ -24,8 +24,8 @@ def merge(out: Path) -> list[Path]:
 
     Returns
     -------
-    list of Path
-        The caches that were published.
+    dict of Path to int
+        The caches that were published, and how many of their images are quarantined.
 
     Raises
     ------
@@ -37,14 +37,14 @@ def merge(out: Path) -> list[Path]:
         If the file that was to be extended is no longer there.
     """
     began = time.monotonic()
-    published = []
+    published: dict[Path, int] = {}
     for folder in sorted(out.glob("*.parts")):
         path = folder.with_suffix(".h5")
         plan = plan_in(folder)
         if plan is None or folder != parts_folder(path):
             continue
         if tidy_up(path):
-            published.append(path)
+            published[path] = _quarantined(path)
             continue
         base = _base_of(path, plan)
         try:
@@ -54,11 +54,16 @@ def merge(out: Path) -> list[Path]:
         finally:
             if base is not None:
                 base.close()
-        published.append(path)
+        published[path] = _quarantined(path)
     if not published:
         msg = f"{out}: no parts to merge; expected a folder in which `cli featurize --shard i/n` ran (--out)"
         raise CacheMissing(msg)
     return published
+
+
+def _quarantined(path: Path) -> int:
+    with FeatureCache(path) as cache:
+        return int((~cache.good).sum())
 
 
 def _base_of(path: Path, plan: Plan) -> FeatureCache | None:

@@ -107,7 +107,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         """
         rows = check_training(X, y, sample_weight, positive={name: getattr(self, name) for name in self._checked()})
         features = FeatureRows(rows.X[:, None], self.power)
-        problem = Problem(features, rows.indices, rows.weights, len(rows.classes))
+        problem = Problem(features, rows.indices, rows.weights, len(rows.classes), counts=rows.weights)
         candidate = getattr(self, self.chosen)
         for fits in self.fit_sets(problem, [problem.whole], [candidate]):
             self.__dict__.update(fits[0].head.__dict__)

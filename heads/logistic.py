@@ -123,7 +123,8 @@ class _Coordinates:
         self.classes: Indices = problem.classes_of(cells)
         self._n_classes = problem.n_classes
         share = 1 / len(self.classes)
-        curvature = C * moments.n_rows * share * (1 - share)
+        weight = float(problem.weights[problem.images_of(cells)].sum()) * problem.rows.n_views
+        curvature = C * weight * share * (1 - share)
         inverse_scale = moments.inverse_scale()
         shaped = moments.correlation(inverse_scale).to(dtype).mul_(curvature + 1 - shrinkage)
         shaped.diagonal().add_(shrinkage)

@@ -55,7 +55,7 @@ class RidgeHead(LinearHead):
         """
         dtype = problem.rows.dtype
         for place, cells in enumerate(sets):
-            moments = problem.moments_of(cells)
+            moments = problem.moments_of(cells, weighted=True)
             classes = problem.classes_of(cells)
             inverse_scale = moments.inverse_scale()
             gram = moments.correlation(inverse_scale).mul_(moments.n_rows)

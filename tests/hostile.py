@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from features_cache.layout import reserve
 from features_cache.seal import CACHE_MAGIC, SEAL_BYTES, Seal
 
 SECRET = b"the neighbour's bytes"
@@ -227,7 +229,49 @@ def _typed(name: str, dtype: object) -> Callable[[Path], None]:
     return _replaced(name, lambda file, _: file.create_dataset(name, shape, dtype))
 
 
+def _many_links(path: Path) -> None:
+    with _file(path) as file:
+        for number in range(100_000):
+            file[f"link{number}"] = h5py.SoftLink("/status")
+    seal(path)
+
+
+def _sparse_ids(path: Path) -> None:
+    """Declare a gigabyte of ids that take no place on the disk, and features that would allow for them."""
+    n_images = 250_000
+    with h5py.File(path, "w", libver=("v110", "v110"), userblock_size=SEAL_BYTES) as file:
+        file.attrs["format"] = np.bytes_("permafeat")
+        file.attrs["format_version"] = np.uint32(2)
+        width = h5py.string_dtype("utf-8", 4096)
+        for name, shape, kind in (
+            ("ids", (n_images,), width),
+            ("status", (n_images,), np.uint8),
+            ("content_hash", (n_images, 16), np.uint8),
+            ("checksum", (n_images, 16), np.uint8),
+        ):
+            reserve(file, name, shape, np.dtype(kind))
+        file.create_dataset("blocks", data=MEMBERS["blocks"](), track_times=False)
+        at = int(reserve(file, "features", (n_images, 1, 2048), np.dtype("<f2")).id.get_offset())
+        n_bytes = n_images * 4096
+    os.truncate(path, at + n_bytes)
+    # Hashing is the reader's business; it must not come to that.
+    sealed = Seal(
+        magic=CACHE_MAGIC, version=2, n_bytes=at + n_bytes, checksum=bytes(32), features_at=at, features_bytes=n_bytes
+    )
+    with path.open("r+b") as raw:
+        raw.write(sealed.pack())
+
+
+def _json(value: object) -> Callable[[Path], None]:
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    return _replaced("blocks", lambda file, _: file.create_dataset("blocks", data=text))
+
+
 KINDS: dict[str, Callable[[Path], None]] = {
+    "a hundred thousand links": _many_links,
+    "ids of a gigabyte without a byte": _sparse_ids,
+    "a million blocks": _json([[]] * 1_000_000),
+    "two blocks of one name": _json([block | {"name": "same"} for block in _blocks()]),
     "external link": _linked_out("features", "features"),
     "external link to ids": _linked_out("ids", "ids"),
     "external link one deeper": _linked_out("features", "group/deep", below="x"),

@@ -456,8 +456,13 @@ def sigkill_chain(folder: Path, n_images: int, words: tuple[str, ...]) -> tuple[
         while not path.exists() or parts_folder(path).exists():
             process = start("killed")
             target = len(known) + int(rng.integers(1, 3))
-            deadline = time.monotonic() + 60
-            while len(_parts(path)) < target and not path.exists() and time.monotonic() < deadline:
+            # Once the file is there, only tidying up is left: that is killed too, but not for ever before it began.
+            was_there = path.exists()
+            deadline = time.monotonic() + (2 * float(rng.random()) if was_there else 60)
+            while time.monotonic() < deadline:
+                is_time = path.exists() or len(_parts(path)) >= target
+                if not parts_folder(path).exists() if was_there else is_time:
+                    break
                 time.sleep(0.001)
             time.sleep(float(rng.random()) * 0.01)
             with contextlib.suppress(ProcessLookupError):

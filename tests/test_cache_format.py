@@ -204,3 +204,29 @@ def test_a_damaged_file_of_the_first_format_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "damaged.h5").write_bytes(raw)
     with FeatureCache(tmp_path / "damaged.h5") as cache, pytest.raises(CacheDamaged):
         cache.require_sound(np.arange(1))
+
+
+@pytest.mark.parametrize("width", [1, 7, 20, 40, 300, 4000])
+@pytest.mark.parametrize("columns", [1, 16, 700])
+def test_any_number_of_images_with_ids_of_any_length_is_read_back(tmp_path: Path, width: int, columns: int) -> None:
+    """libhdf5 puts small arrays wherever there is room: none may land where another one's bytes go."""
+    rng = np.random.default_rng(width)
+    for n_images in (1, 2, 3, 5, 13, 26, 33, 46, 47, 64, 128, 129, 300):
+        ids = [f"{number:x}".rjust(width, "i")[-max(width, 3) :] for number in range(n_images)]
+        features = rng.normal(size=(n_images, 1, columns)).astype(np.float16)
+        write_cache(tmp_path / "x.h5", ids=ids, features=features, blocks=blocks(columns), replace=True)
+        with FeatureCache(tmp_path / "x.h5") as cache:
+            assert cache.ids == tuple(ids)
+            np.testing.assert_array_equal(cache.stored(np.arange(n_images)), features)
+            cache.check_bytes()
+            cache.require_sound(np.arange(n_images))
+        with h5py.File(tmp_path / "x.h5") as file:
+            np.testing.assert_array_equal(file["features"], features)
+            assert [name.decode() for name in file["ids"][()]] == ids
+
+
+@pytest.mark.parametrize("bad", ["a\0", "\udc80", "x" * 4097])
+def test_an_id_that_would_not_come_back_is_refused(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(OptionError, match=r"the id .* is no text|an id has 4097 bytes"):
+        write_cache(tmp_path / "x.h5", ids=["b", bad], features=np.zeros((2, 1, 3), np.float16), blocks=blocks(3))
+    assert not list(tmp_path.iterdir())

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_trials import plan
+from store_trials import plan, rows_of
 
 from features_cache.errors import CacheDamaged
+from features_cache.parts import Parts
 from features_cache.plan import PLAN_NAME, Plan, plan_in, settle_plan
 from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
@@ -84,3 +85,18 @@ def test_an_image_of_a_plan_costs_a_tenth_of_a_kilobyte() -> None:
     finally:
         tracemalloc.stop()
     assert len(kept[0]) == len(kept[1]) == 20_000
+
+
+def test_a_damaged_plan_is_made_again_and_its_parts_are_kept(tmp_path: Path) -> None:
+    parts = Parts(tmp_path, settle_plan(tmp_path, plan()))
+    parts.commit(1, rows_of(1))
+    (tmp_path / PLAN_NAME).write_bytes(b"{}")
+    again = Parts(tmp_path, settle_plan(tmp_path, plan()))
+    assert again.has(1)
+    assert (tmp_path / "quarantine" / PLAN_NAME).read_bytes() == b"{}"
+
+
+def test_compact_sequences_differ_from_other_things() -> None:
+    assert Texts(["a"]) != [1]
+    assert Sources([[]]) != [[]]
+    assert Texts(["a"]) != "a"

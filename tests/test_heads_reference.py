@@ -48,7 +48,7 @@ def test_a_path_is_the_heads_fitted_one_by_one_and_sets_fitted_together_those_fi
     weights = np.random.default_rng(3).uniform(0.2, 3, size=150)
     cells = np.random.default_rng(4).integers(0, 3, size=150)
     sets = [frozenset({0, 1}), frozenset({2}), frozenset({0, 1, 2})]
-    problem = Problem(FeatureRows(X, 0.5), labels, weights, 3, cells)
+    problem = Problem(FeatureRows(X, 0.5), labels, weights, 3, cells, counts=weights)
     exact = {"tolerance": 1e-13, "max_steps": 2000} if name == "logistic" else {}
     head = make_head(name, **exact)
     candidates = {"ridge": (10.0, 1.0), "logistic": (0.01, 1.0)}[name]
@@ -107,7 +107,7 @@ def test_the_default_logistic_head_is_scikit_learns_on_whitened_columns(rows, n_
 
 def test_whitened_columns_are_uncorrelated_and_folding_brings_coefficients_back(rows):
     X, labels, weights = rows
-    problem = Problem(FeatureRows(X[:, None], 1.0), labels, weights, 3)
+    problem = Problem(FeatureRows(X[:, None], 1.0), labels, weights, 3, counts=weights)
     whitening = Whitening.fit(problem.moments_of(problem.whole), 1e-9, torch.float64)
     plain = torch.from_numpy(X)
     white = whitening.apply(plain)
@@ -129,7 +129,7 @@ def test_a_shrinkage_out_of_range_is_refused(rows, name, shrinkage):
 
 def test_an_mlp_shown_on_its_way_is_the_mlp_fitted_that_far_to_the_last_bit(rows):
     X, labels, weights = rows
-    problem = Problem(FeatureRows(X[:, None], 0.5), labels, weights, 3)
+    problem = Problem(FeatureRows(X[:, None], 0.5), labels, weights, 3, counts=weights)
     for ((_, epoch, head),) in MLPHead(width=8).fit_sets(problem, [problem.whole], [2, 5]):
         torch.rand(3)  # a caller that draws numbers in between changes nothing
         alone = MLPHead(width=8, epochs=epoch).fit(X, labels, weights)
@@ -158,7 +158,7 @@ def test_moments_of_cells_add_up_to_means_deviations_and_correlations():
     X[:, :, 2] = 1e4 / 3
     X[30:, :, 3] = 7.0  # constant in one cell, and not in the other
     weights = np.random.default_rng(0).uniform(0.1, 2, 60)
-    problem = Problem(FeatureRows(X, 1.0), labels, weights, 3, np.arange(60) // 30)
+    problem = Problem(FeatureRows(X, 1.0), labels, np.ones(60), 3, np.arange(60) // 30, counts=weights)
     for cells in ([0], [1], [0, 1]):
         here = problem.images_of(cells)
         wide, repeated = X[here].reshape(-1, 10).astype(np.float64), weights[here].repeat(2)

@@ -259,7 +259,10 @@ def test_edited_numbers_are_refused(copied):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda fields: fields.update(version=3), r"head format 3; this version of permafeat reads 2\. Fit the heads again"),
+        (
+            lambda fields: fields.update(version=3),
+            r"head format 3; this version of permafeat reads 2\. Fit the heads again",
+        ),
         (lambda fields: fields.update(name="pickle"), "head 'pickle' is not among ridge, logistic, mlp"),
         (lambda fields: fields.update(n_columns=11), r"coef_ has shape \(10, 3\), expected \(11, 3\)"),
         (lambda fields: fields["classes"].append("d"), r"coef_ has shape \(10, 3\), expected \(10, 4\)"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hostile import KINDS, MEMBERS, SECRET, _file, seal
 
+from features_cache.console import print_lines
 from features_cache.reader import FeatureCache
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured as Linux tells it")
@@ -56,6 +57,22 @@ def test_it_is_refused_with_exit_code_3_in_a_second_and_256_mb(answers: Answers,
     assert SECRET.decode() not in message
     assert seconds < 1
     assert peak_mb < 256
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify", "export"])
+def test_a_pipe_is_refused_and_not_waited_for(
+    tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]], command: str
+) -> None:
+    os.mkfifo(tmp_path / "x.h5")
+    more = ("--to", "npz") if command == "export" else ()
+    code, _, err = run_cli(command, tmp_path / "x.h5", *more)
+    assert code == 3
+    assert "not a regular file" in err
+
+
+def test_what_a_foreign_file_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_lines(["\x1b[31mid\x07", "ä\tb"])
+    assert capsys.readouterr().out == "\\x1b[31mid\\x07\nä\tb\n"
 
 
 def test_the_command_line_says_so_too(tmp_path: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:

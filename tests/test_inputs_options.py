@@ -14,6 +14,7 @@ import torch
 from conftest import QUICK, picture, quarantine
 from PIL import Image
 
+from features_cache.errors import ImagesMissing
 from features_cache.reader import FeatureCache
 from featurize.manifest import list_images, read_ids
 
@@ -350,3 +351,16 @@ def test_what_recomputes_features_is_no_default_of_a_file(project: Path, run_cli
     code, _, err = run_cli("featurize", "--config", "permafeat.toml")
     assert code == 2
     assert f"no key '{key}'" in err
+
+
+def test_two_files_that_would_have_one_id_are_told(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a%FF.png")
+    shutil.copy(tmp_path / "a%FF.png", os.fsencode(tmp_path) + b"/a\xff.png")
+    with pytest.raises(ImagesMissing, match=r"two files have the id 'a%FF\.png'"):
+        list_images(tmp_path, ids=None)
+
+
+def test_a_file_from_the_far_future_is_read(tmp_path: Path) -> None:
+    picture(1).save(tmp_path / "a.png")
+    os.utime(tmp_path / "a.png", (0, 13569465600))  # the year 2400
+    assert list_images(tmp_path, ids=None).sources[0][0].mtime_ns == 2**63 - 1

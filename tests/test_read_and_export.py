@@ -195,3 +195,20 @@ def test_rows_views_and_blocks_may_be_single(cache) -> None:
     assert cache.to_frame(rows=np.array([], int)).shape == (0, 9)
     with FeatureCache(str(cache.path)) as again:
         assert again.ids == cache.ids
+
+
+@pytest.mark.parametrize("to", ["h5ad", "npz", "csv", "parquet"])
+def test_a_disk_that_fills_during_an_export_stops_it_with_75(cache, tmp_path, run_cli, to: str) -> None:
+    import resource
+    import signal
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    target = tmp_path / f"full.{to}"
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+        code, _, err = run_cli("export", cache.path, "--to", to, "--out", target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 75, err
+    assert not target.exists()

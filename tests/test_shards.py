@@ -78,6 +78,17 @@ def test_merge_publishes_what_no_shard_did(project: Path, run_cli: Run) -> None:
     assert "no parts to merge" in err
 
 
+def test_merge_tells_of_quarantined_images(project: Path, run_cli: Run) -> None:
+    Path("data/train/train1.png").write_text("no image")
+    for number in (1, 2):
+        assert run_cli("featurize", *WORDS, "--shard", f"{number}/3", "--max-bad", "0.5")[0] == 0
+    code, _, err = run_cli("featurize", *WORDS, "--shard", "3/3", "--max-bad", "0")
+    if code == 2:
+        assert "above --max-bad" in err
+        code, out, _ = run_cli("merge")
+        assert (code, "features/train.h5: published, 1 images quarantined" in out) == (4, True)
+
+
 def test_where_another_writer_came_first_its_rows_are_published_with_their_checksums(
     project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
