@@ -146,7 +146,7 @@ def writing(folder: Path, *, quick: bool) -> Iterator[Row]:
 
 def _share_of_featurize(folder: Path, n_images: int) -> float:
     """Featurize drawn pictures, and time what the store does on the way."""
-    from featurize import run
+    from featurize import finish, run
     from featurize.settings import FeaturizeSettings
 
     images = folder / "images"
@@ -167,7 +167,7 @@ def _share_of_featurize(folder: Path, n_images: int) -> float:
 
         return wrapped
 
-    whole = [(Parts, "commit", Parts.commit), (run, "publish_cache", vars(run)["publish_cache"])]
+    whole = [(Parts, "commit", Parts.commit), (finish, "publish_cache", vars(finish)["publish_cache"])]
     for place, name, work in whole:
         setattr(place, name, timed(work))
     try:
