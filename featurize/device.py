@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from features_cache.errors import OptionError
+from features_cache.hardware import cpu_is_fast_in_bfloat16
 from features_cache.recipe import Precision
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -34,12 +35,6 @@ def choose_device(wanted: str) -> Device:
         msg = f"--device {wanted}: not on this machine; it has {here}. `--device auto` takes the best of them"
         raise OptionError(msg)
     return wanted  # type: ignore[return-value]
-
-
-def cpu_is_fast_in_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere it only loses time."""
-    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in asked)
 
 
 def choose_precision(wanted: str, device: Device) -> Precision:

@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from heads.arrays import Float32, Float64, Indices
 from heads.catalogue import HeadKind
 from heads.cross_fit import Judged
-from heads.metrics import image_losses
+from heads.metrics import image_losses, mean_loss_of_any
 from heads.nesting import Judgement
 from heads.problem import Problem, TrainingSet
 
@@ -148,7 +148,7 @@ def fit_temperature(scores: Float32, labels: Indices) -> tuple[float, Float64]:
 
     def objective(log_temperature: float) -> float:
         predicted = average_members(scores, float(np.exp(log_temperature)))
-        unknown = image_losses(np.tile(known, len(labels)), predicted.repeat(len(known), axis=0)).mean()
+        unknown = mean_loss_of_any(known, predicted)
         return float(image_losses(labels, predicted).sum() + unknown)
 
     low, high = np.log(_TEMPERATURES)

@@ -11,6 +11,7 @@ import torch
 from features_cache.progress import Progress
 from heads.arrays import Float32, Indices
 from heads.head import Fit, Head
+from heads.linear import outputs_of
 from heads.problem import Problem, TrainingSet
 
 
@@ -87,18 +88,27 @@ def _judge(problem: Problem, fits: Sequence[Fit], into: Sequence[Judged], n_view
     """Enter the scores of some heads, in one pass over the rows that any of them is asked about."""
     rows = problem.rows
     images = np.unique(np.concatenate([each.images for each in into]))
+    by_place = {
+        place: [(fit, judged) for fit, judged in zip(fits, into, strict=True) if fit.place == place]
+        for place in sorted({fit.place for fit in fits})
+    }
     for here, chunk in rows.chunks(images, n_views):
         by_image = chunk.reshape(len(here), n_views, rows.n_columns)
-        for fit, judged in zip(fits, into, strict=True):
-            wanted = np.isin(here, judged.images)
+        for own in by_place.values():
+            wanted = np.isin(here, own[0][1].images)
             if not wanted.any():
                 continue
-            own = by_image if wanted.all() else by_image[torch.from_numpy(np.flatnonzero(wanted)).to(rows.device)]
-            raw = fit.head.outputs(own.reshape(-1, rows.n_columns)).float().cpu().numpy()
-            if fit.candidate not in judged.scores:
-                shape = len(raw), len(judged.images), n_views, problem.n_classes
-                judged.scores[fit.candidate] = np.full(shape, -np.inf, dtype=np.float32)
-            places = np.searchsorted(judged.images, here[wanted])
-            entered = judged.scores[fit.candidate][:, places]
-            entered[..., fit.head.classes_] = raw.reshape(len(raw), len(places), n_views, -1)
-            judged.scores[fit.candidate][:, places] = entered
+            seen = by_image if wanted.all() else by_image[torch.from_numpy(np.flatnonzero(wanted)).to(rows.device)]
+            outputs = outputs_of([fit.head for fit, _ in own], seen.reshape(-1, rows.n_columns))
+            for (fit, judged), raw in zip(own, outputs, strict=True):
+                _enter(judged, fit, here[wanted], raw.float().cpu().numpy(), n_views, problem.n_classes)
+
+
+def _enter(judged: Judged, fit: Fit, images: Indices, raw: Float32, n_views: int, n_classes: int) -> None:
+    if fit.candidate not in judged.scores:
+        shape = len(raw), len(judged.images), n_views, n_classes
+        judged.scores[fit.candidate] = np.full(shape, -np.inf, dtype=np.float32)
+    places = np.searchsorted(judged.images, images)
+    entered = judged.scores[fit.candidate][:, places]
+    entered[..., fit.head.classes_] = raw.reshape(len(raw), len(places), n_views, -1)
+    judged.scores[fit.candidate][:, places] = entered

@@ -9,11 +9,11 @@ import torch
 
 from features_cache.errors import OptionError
 from heads.arrays import Indices
+from heads.dense import inverse_factor
 from heads.head import Fit
 from heads.lbfgs import Search
 from heads.linear import LinearHead
 from heads.problem import Problem, TrainingSet
-from heads.whiten import inverse_factor
 
 _NEVER = -1e30
 

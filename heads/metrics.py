@@ -78,6 +78,11 @@ def image_losses(labels: Indices, probabilities: Float) -> NDArray[np.float64]:
     return -np.log(np.maximum(true, _LEAST_PROBABILITY))
 
 
+def mean_loss_of_any(classes: Indices, probabilities: Float) -> float:
+    """Return the mean loss over images and classes, as if each image were of each of these classes in turn, in nats."""
+    return float(-np.log(np.maximum(probabilities[:, classes], _LEAST_PROBABILITY)).mean())
+
+
 def headline(labels: Indices, probabilities: Float) -> dict[str, float]:
     """Compute the headline figures.
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from heads.arrays import Float64, Indices
+from heads.dense import gram
 from heads.feature_rows import FeatureRows
 
 _LOOKED_AT = 1001
@@ -129,7 +130,7 @@ def moments_of_cells(
             # Products of a chunk are float32 where the rows are; their sums are float64.
             into.total.add_(part.T @ member)
             part *= weight.sqrt().to(rows.dtype)[:, None]
-            into.products.add_(part.T @ part)
+            into.products.add_(gram(part))
     if reference is None:
         msg = "there are no rows"
         raise ValueError(msg)

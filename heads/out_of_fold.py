@@ -20,7 +20,7 @@ from heads.nesting import nest
 from heads.problem import Problem
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class LearnedFrom:
     """Images that heads may learn from.
 
@@ -40,9 +40,13 @@ class LearnedFrom:
     weights: Float64
     n_classes: int
 
+    _last: Problem | None = dataclasses.field(default=None, init=False, repr=False)
+
     def problem(self, cells: Indices | None = None) -> Problem:
-        """Divide the images into cells; into one unless given."""
-        return Problem(self.rows, self.labels, self.weights, self.n_classes, cells)
+        """Divide the images into cells; as they were last unless given, so that sums over them are not made again."""
+        if self._last is None or (cells is not None and not np.array_equal(cells, self._last.cells)):
+            self._last = Problem(self.rows, self.labels, self.weights, self.n_classes, cells)
+        return self._last
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,12 +107,10 @@ def out_of_fold(
     gathered = {name: _Gathered(images, n_repeats) for name in names}
     for repeat in range(n_repeats):
         own = [fold for fold in folds if fold.repeat == repeat]
-        problems: dict[bytes, Problem] = {}
         for name in names:
             kind = HEADS[name]
             nesting = nest(own, images.labels, images.groups, n_neighbours=kind.n_neighbours, seed=seed)
-            # Heads whose sets are made of the same cells share the pass that adds them up.
-            problem = problems.setdefault(nesting.cells.tobytes(), images.problem(nesting.cells))
+            problem = images.problem(nesting.cells)
             head = _unfitted(name, seed)
             judged = cross_fit(
                 head,

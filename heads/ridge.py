@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from heads.dense import cholesky, solve_factored
 from heads.head import Fit
 from heads.linear import LinearHead
 from heads.problem import Problem, TrainingSet
@@ -95,27 +96,24 @@ class _Solver:
     def solve(self, alpha: float) -> torch.Tensor:
         """Return B, float64, shape (n_columns, n_targets)."""
         if self._narrow.dtype != self._gram.dtype:
-            shifted = self._narrow.clone()
-            shifted.diagonal().add_(alpha)
-            factor, failed = torch.linalg.cholesky_ex(shifted)
-            if not int(failed):
-                solution = self._refined(factor, alpha)
-                if solution is not None:
-                    return solution
-        shifted = self._gram.clone()
-        shifted.diagonal().add_(alpha)
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        if int(failed):
+            factor = cholesky(self._narrow, alpha)
+            solution = None if factor is None else self._refined(factor, alpha)
+            if solution is not None:
+                return solution
+        factor = cholesky(self._gram, alpha)
+        if factor is None:
             # A tiny alpha cannot lift the rounding noise of a rank-deficient matrix above zero: least squares still can.
-            least: torch.Tensor = torch.linalg.lstsq(shifted.cpu(), self._moment.cpu(), driver="gelsd").solution
+            shifted = self._gram.cpu().clone()
+            shifted.diagonal().add_(alpha)
+            least: torch.Tensor = torch.linalg.lstsq(shifted, self._moment.cpu(), driver="gelsd").solution
             return least.to(self._gram.device)
-        return torch.cholesky_solve(self._moment, factor)
+        return solve_factored(factor, self._moment)
 
     def _refined(self, factor: torch.Tensor, alpha: float) -> torch.Tensor | None:
         solution = torch.zeros_like(self._moment)
         residual, left = self._moment, float("inf")
         for _ in range(_MOST_STEPS):
-            solution = solution + torch.cholesky_solve(residual.to(factor.dtype), factor).double()
+            solution = solution + solve_factored(factor, residual.to(factor.dtype)).double()
             residual = self._moment - self._gram @ solution - alpha * solution
             before, left = left, float(residual.norm())
             if left <= self._rounding:

@@ -11,6 +11,7 @@ import dataclasses
 import torch
 
 from features_cache.errors import OptionError
+from heads.dense import inverse_factor
 from heads.moments import Moments
 
 
@@ -62,10 +63,12 @@ class Whitening:
         inverse = inverse_factor(shrunk)
         return cls(mean, inverse.T.mul_(inverse_scale.to(dtype)[:, None]))
 
-    def apply(self, rows: torch.Tensor) -> torch.Tensor:
-        """Map rows, shape (n_rows, n_columns)."""
+    def apply(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Map rows, shape (n_rows, n_columns), with products in a number type that may be narrower than theirs."""
         centred = rows - self.mean
-        return centred.mul_(self.matrix) if self.matrix.ndim == 1 else centred @ self.matrix
+        if self.matrix.ndim == 1:
+            return centred.mul_(self.matrix).to(dtype)
+        return centred.to(dtype) @ self.matrix.to(dtype)
 
     def fold(self, coef: torch.Tensor, intercept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn coefficients of mapped columns into those of plain ones.
@@ -77,11 +80,3 @@ class Whitening:
         """
         plain = self.matrix[:, None] * coef if self.matrix.ndim == 1 else self.matrix @ coef
         return plain, intercept - self.mean @ plain
-
-
-def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
-    """Return ``inv(L)`` of ``L L' = matrix``, positive definite."""
-    factor = torch.linalg.cholesky(matrix)
-    unit = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
-    inverse: torch.Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
-    return inverse

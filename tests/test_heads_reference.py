@@ -13,7 +13,7 @@ from features_cache.errors import LabelError, OptionError
 from heads.catalogue import HEADS, make_head
 from heads.feature_rows import FeatureRows
 from heads.logistic import LogisticHead
-from heads.mlp import MLPHead
+from heads.mlp import ByteDropout, MLPHead
 from heads.problem import Problem
 from heads.ridge import RidgeHead
 from heads.whiten import Whitening
@@ -110,7 +110,7 @@ def test_whitened_columns_are_uncorrelated_and_folding_brings_coefficients_back(
     problem = Problem(FeatureRows(X[:, None], 1.0), labels, weights, 3, counts=weights)
     whitening = Whitening.fit(problem.moments_of(problem.whole), 1e-9, torch.float64)
     plain = torch.from_numpy(X)
-    white = whitening.apply(plain)
+    white = whitening.apply(plain, torch.float64)
     correlation = (white.numpy() * weights[:, None]).T @ white.numpy() / weights.sum()
     np.testing.assert_allclose(correlation, np.eye(12), atol=1e-6)
     generator = torch.Generator().manual_seed(0)
@@ -263,3 +263,17 @@ def test_an_unknown_head_or_parameter_gets_a_suggestion():
         make_head("rigde")
     with pytest.raises(OptionError, match=r"head 'ridge' has no parameter 'alhpa'.*did you mean 'alpha'\?"):
         make_head("ridge", alhpa=1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.999])
+def test_dropout_silences_its_share_of_units_and_keeps_their_sum(share):
+    dropout = ByteDropout(share)
+    torch.manual_seed(0)
+    dropped = dropout(torch.ones(400, 1001))
+    assert float((dropped == 0).float().mean()) == pytest.approx(share, abs=0.005)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.02 / (1.001 - share))
+    torch.testing.assert_close(dropout.eval()(torch.ones(3)), torch.ones(3))
+    gradient = torch.ones(400, 10, requires_grad=True)
+    out = dropout.train()(gradient)
+    out.sum().backward()
+    torch.testing.assert_close(gradient.grad, out.detach())

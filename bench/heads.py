@@ -1,0 +1,299 @@
+"""Heads beside scikit-learn, on one array in one process.
+
+    python bench/heads.py [--quick] [--only ridge|logistic|mlp|whole]
+
+The work is that of the first challenge: 7,705 images x 6 views x 3,072 columns, 9 classes (drawn here: correlated, long-tailed,
+positive, as pooled features are). scikit-learn's units are measured; where one fit of a kind stands for many, the number of
+fits is said. Limits are max(FLOPs / measured matmul rate, bytes / measured bandwidth).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from features_cache.progress import silent
+from heads.catalogue import HEADS, POWER
+from heads.class_weights import sample_weights
+from heads.feature_rows import FeatureRows
+from heads.folds import Fold, make_folds
+from heads.logistic import LogisticHead
+from heads.mlp import MLPHead
+from heads.out_of_fold import LearnedFrom, fit_final, out_of_fold
+from heads.problem import Problem
+from heads.ridge import RidgeHead
+
+VIEWS, COLUMNS, CLASSES, FOLDS = 6, 3072, 9, 5
+Row = tuple[str, str, str, str, str]
+
+
+class Work:
+    """Drawn features, and what the machine can do.
+
+    Parameters
+    ----------
+    n_images : int
+    """
+
+    def __init__(self, n_images: int) -> None:
+        rng = np.random.default_rng(0)
+        self.labels = rng.choice(CLASSES, n_images, p=np.arange(1, CLASSES + 1) / 45).astype(np.int64)
+        mixing = rng.normal(size=(300, COLUMNS)).astype(np.float32) / 15
+        # Few hidden directions tell classes apart; the others vary more, as plates and stains do.
+        hidden = rng.normal(size=(n_images, 1, 300)).astype(np.float32) * np.linspace(3, 0.3, 300, dtype=np.float32)
+        hidden[:, :, 100:140] += rng.normal(size=(CLASSES, 1, 40)).astype(np.float32)[self.labels]
+        hidden = hidden + 0.5 * rng.normal(size=(n_images, VIEWS, 300)).astype(np.float32)
+        noise = rng.normal(size=(n_images, VIEWS, COLUMNS)).astype(np.float32)
+        self.X = np.maximum(hidden @ mixing + 0.3 * noise, 0) ** 2
+        self.folds: tuple[Fold, ...] = make_folds(self.labels, None, n_folds=FOLDS)
+        self.weights = sample_weights(self.labels, "balanced")
+        self.flops_s = _matmul_rate()
+        self.bytes_s = _bandwidth()
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """A row a view."""
+        return self.X.reshape(-1, COLUMNS)
+
+    @property
+    def row_labels(self) -> NDArray[np.int64]:
+        """A label a row."""
+        return self.labels.repeat(VIEWS)
+
+    @property
+    def row_weights(self) -> NDArray[np.float64]:
+        """A weight a row."""
+        return self.weights.repeat(VIEWS)
+
+    def learned(self) -> LearnedFrom:
+        """Return what `fit-heads` makes of the cache."""
+        return LearnedFrom(
+            rows=FeatureRows(self.X, POWER), labels=self.labels, groups=None, weights=self.weights, n_classes=CLASSES
+        )
+
+    def limit(self, *, flops: float, passes: float) -> float:
+        """Least seconds for some work on all rows."""
+        return max(flops / self.flops_s, passes * self.X.nbytes / self.bytes_s)
+
+
+def _matmul_rate() -> float:
+    a, b = torch.randn(4096, 3072), torch.randn(3072, 3072)
+    seconds = _best(lambda: a @ b)
+    return 2 * 4096 * 3072 * 3072 / seconds
+
+
+def _bandwidth() -> float:
+    big = torch.ones(1 << 27)
+    return 4 * (1 << 27) / _best(big.sum)
+
+
+def _best(work: Callable[[], object], n: int = 3) -> float:
+    return min(_timed(work)[0] for _ in range(n))
+
+
+def _timed(work: Callable[[], object]) -> tuple[float, object]:
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def _row(what: str, theirs: float, ours: float, aim: str, limit: float) -> Row:
+    return what, f"{theirs:.1f}", f"{ours:.1f}", f"{theirs / ours:.1f} x ({aim})", f"{ours / limit:.1f} x {limit:.1f} s"
+
+
+class Theirs:
+    """scikit-learn's seconds for one unit of each kind, measured when asked for, once."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._known: dict[str, float] = {}
+        self._standard: NDArray[np.float32] | None = None
+
+    @property
+    def standard(self) -> NDArray[np.float32]:
+        """Standardised rows."""
+        if self._standard is None:
+            scaler = StandardScaler()
+            self._known["scaler"], standard = _timed(lambda: scaler.fit_transform(self._work.rows))
+            self._standard = np.asarray(standard, dtype=np.float32)
+        return self._standard
+
+    def seconds(self, unit: str, work: Callable[[], object]) -> float:
+        """Time a unit, once."""
+        if unit not in self._known:
+            self._known[unit], _ = _timed(work)
+        return self._known[unit]
+
+    def ridge(self) -> float:
+        """Time one RidgeClassifier with one alpha, on standardised rows."""
+        work = self._work
+        model = RidgeClassifier(alpha=1000.0)
+        return self.seconds("ridge", lambda: model.fit(self.standard, work.row_labels, work.row_weights))
+
+    def mlp_epoch(self) -> float:
+        """Time an epoch of three networks with 1, 2 and 3 hidden layers of 256."""
+        work = self._work
+
+        def epoch() -> None:
+            for depth in (1, 2, 3):
+                model = MLPClassifier((256,) * depth, batch_size=256, max_iter=1, random_state=0)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", ConvergenceWarning)
+                    model.fit(self.standard, work.row_labels)
+
+        return self.seconds("mlp", epoch)
+
+    def logistic(self) -> tuple[float, float]:
+        """One LogisticRegression(C=1e-3) on standardised rows: seconds, and the objective that it reached."""
+        work = self._work
+        model = LogisticRegression(C=1e-3, max_iter=1000)
+        standard = self.standard
+        seconds = self.seconds("logistic", lambda: model.fit(standard, work.row_labels, work.row_weights))
+        if not hasattr(model, "coef_"):
+            return seconds, float("nan")
+        logits = standard.astype(np.float64) @ model.coef_.T + model.intercept_
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), work.row_labels]
+        return seconds, float(1e-3 * work.row_weights @ losses + np.square(model.coef_).sum() / 2)
+
+
+def ridge(work: Work, theirs: Theirs) -> Iterator[Row]:
+    """Ten alphas, nested in five folds, and the final fit."""
+    learned = work.learned()
+
+    def ours() -> None:
+        oof = out_of_fold(["ridge"], learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)["ridge"]
+        fit_final("ridge", learned, oof.final)
+
+    seconds, _ = _timed(ours)
+    n_rows, n_alphas = len(work.rows), len(HEADS["ridge"].grid)
+    n_sets = 16
+    flops = 2 * 2 * n_rows * COLUMNS**2 + n_sets * n_alphas * COLUMNS**3 / 3
+    unit = theirs.ridge()
+    limit = work.limit(flops=flops, passes=3)
+    yield _row(
+        "ridge: 10 alphas, 5 folds, nested, and final; beside ONE fit of one alpha", unit, seconds, ">= 0.125 x", limit
+    )
+    n_fits = n_sets * n_alphas
+    yield _row(f"the same beside as many fits ({n_fits} x {unit:.1f} s)", n_fits * unit, seconds, "", limit)
+    alpha = 1000.0
+    head = RidgeHead(alpha=alpha, power=1.0).fit(work.rows, work.row_labels, work.row_weights)
+    wide = RidgeHead(alpha=alpha, power=1.0).fit(work.rows.astype(np.float64), work.row_labels, work.row_weights)
+    some = work.rows[:2000]
+    off = float(np.abs(head.decision_function(some) - wide.decision_function(some.astype(np.float64))).max())
+    yield "ridge: decision values off a float64 solution, at most", "", f"{off:.1e}", "<= 1e-3", ""
+
+
+def logistic(work: Work, theirs: Theirs) -> Iterator[Row]:
+    """One fit to scikit-learn's loss; then the path, nested."""
+    unit, objective = theirs.logistic()
+    head = LogisticHead(C=1e-3, power=1.0, shrinkage=1.0)
+    features = FeatureRows(work.X, 1.0)
+    # Counted and weighted alike: scikit-learn's rows are standardised without weights.
+    problem = Problem(features, work.labels, work.weights, CLASSES)
+    seconds, fits = _timed(lambda: list(head.fit_sets(problem, [problem.whole], [1e-3])))
+    fitted = fits[0][0].head  # type: ignore[index]
+    n_steps, n_rows = fitted.n_steps_, len(work.rows)
+    flops = n_rows * COLUMNS**2 * 2 + 4 * (n_steps + 1) * n_rows * COLUMNS * CLASSES
+    limit = work.limit(flops=flops, passes=3 + 2 * (n_steps + 1))
+    yield _row(f"logistic, C = 1e-3, the same loss ({n_steps} steps)", unit, seconds, ">= 10 x", limit)
+    yield (
+        "logistic: regularised loss above scikit-learn's",
+        f"{objective:.4f}",
+        f"{fitted.objective_ / objective - 1:.1e}",
+        "<= 1e-4",
+        "",
+    )
+    learned = work.learned()
+    names = ["logistic"]
+    seconds, oof = _timed(lambda: out_of_fold(names, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent))
+    more, _ = _timed(lambda: fit_final("logistic", learned, oof["logistic"].final))  # type: ignore[index]
+    n_fits = 15 * len(HEADS["logistic"].grid) + 1
+    yield _row(
+        f"logistic: the path, 5 folds, nested, and final (theirs: {n_fits} fits x {unit:.1f} s)",
+        n_fits * unit,
+        seconds + more,
+        ">= 10 x",
+        seconds + more,
+    )
+
+
+def mlp(work: Work, theirs: Theirs) -> Iterator[Row]:
+    """Epochs of the three networks."""
+    problem = Problem(FeatureRows(work.X, POWER), work.labels, work.weights, CLASSES)
+    unit = theirs.mlp_epoch()
+    epochs = 3
+    fits = MLPHead(epochs=epochs).fit_sets(problem, [problem.whole], range(1, 1 + epochs))
+    first, *others = (_timed(lambda: next(fits))[0] for _ in range(epochs))
+    an_epoch = min(others)
+    start = first - an_epoch
+    n_rows = len(work.rows)
+    weights = 3 * 256 * COLUMNS + 3 * 256 * 256 + 3 * 256 * CLASSES
+    flops = 2 * n_rows * (2 * 3 * 256 * COLUMNS + 3 * (3 * 256 * 256))
+    limit = work.limit(flops=flops, passes=2) + n_rows / 256 * weights * 28 / work.bytes_s
+    yield _row("the three MLPs: an epoch", unit, an_epoch, ">= 3 x without AMX, 10 x with", limit)
+    yield "the three MLPs: before the first epoch (sums, whitening)", "", f"{start:.1f}", "", ""
+    n = 12
+    yield _row(f"the three MLPs: a fit of {n} epochs", n * unit, start + n * an_epoch, "", n * limit)
+
+
+def whole(work: Work, theirs: Theirs) -> Iterator[Row]:
+    """All that `fit-heads` fits: three heads, five folds, nested choices, the final fits."""
+    learned = work.learned()
+
+    def ours() -> None:
+        oof = out_of_fold(list(HEADS), learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)
+        for name, found in oof.items():
+            fit_final(name, learned, found.final)
+
+    seconds, _ = _timed(ours)
+    n_ridge, n_logistic, n_mlp = 16 * len(HEADS["ridge"].grid), 15 * len(HEADS["logistic"].grid) + 1, 11 * 12
+    unit = n_ridge * theirs.ridge() + n_logistic * theirs.logistic()[0] + n_mlp * theirs.mlp_epoch()
+    what = f"the whole of fit-heads (theirs: {n_ridge} ridge, {n_logistic} logistic fits, {n_mlp} epochs of three MLPs)"
+    yield _row(what, unit, seconds, ">= 10 x", seconds)
+
+
+CHAPTERS = {"ridge": ridge, "logistic": logistic, "mlp": mlp, "whole": whole}
+
+
+def main() -> None:
+    """Print the table, row by row as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images")
+    parser.add_argument("--only", choices=CHAPTERS, help="one chapter")
+    options = parser.parse_args()
+    work = Work(770 if options.quick else 7705)
+    theirs = Theirs(work)
+    title = (
+        f"heads: {len(work.rows):,} rows x {COLUMNS:,} columns, {CLASSES} classes; {torch.get_num_threads()} threads, "
+        f"matmul {work.flops_s / 1e9:.0f} GFLOP/s, bandwidth {work.bytes_s / 1e9:.1f} GB/s"
+    )
+    table = Table(title=title)
+    for column in ("what", "scikit-learn, s", "ours, s", "faster (aim)", "limit"):
+        table.add_column(column)
+    for name, chapter in CHAPTERS.items():
+        if options.only in {None, name}:
+            for row in chapter(work, theirs):
+                table.add_row(*row)
+                print(*row, sep=" | ", file=sys.stderr, flush=True)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()

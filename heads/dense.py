@@ -1,0 +1,70 @@
+"""Products and factors of matrices of thousands of columns, by whichever routine is fastest on the device.
+
+On a processor these are BLAS's and LAPACK's own for symmetric and triangular matrices, which do half the work of the general
+ones; bench/heads.py and docs/PERFORMANCE.md have the figures.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.linalg import get_lapack_funcs
+
+
+def gram(X: torch.Tensor) -> torch.Tensor:
+    """Return ``X' X``, shape (n_columns, n_columns)."""
+    if X.device.type != "cpu":
+        return X.T @ X
+    rows = X.numpy()
+    # numpy sees that both factors are one array, and computes a half.
+    return torch.from_numpy(rows.T @ rows)
+
+
+def cholesky(matrix: torch.Tensor, shift: float = 0.0, *, clean: bool = False) -> torch.Tensor | None:
+    """Return lower triangular L with ``L L' = matrix + shift I``; None where that is not positive definite.
+
+    Parameters
+    ----------
+    matrix : float tensor, shape (n, n)
+        Symmetric. Left as it is.
+    shift : float
+    clean : bool
+        Whether zeros stand above the diagonal; otherwise what is there means nothing.
+    """
+    shifted = matrix.clone()
+    shifted.diagonal().add_(shift)
+    if matrix.device.type != "cpu":
+        factor, failed = torch.linalg.cholesky_ex(shifted)
+        return None if int(failed) else factor
+    (potrf,) = get_lapack_funcs(("potrf",), (shifted.numpy(),))
+    # The transpose of a symmetric matrix in C order is itself in Fortran order, which LAPACK overwrites without a copy.
+    lower, failed = potrf(shifted.numpy().T, lower=1, overwrite_a=1, clean=int(clean))
+    return None if failed else torch.from_numpy(lower)
+
+
+def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
+    """Return ``inv(L)``, lower triangular, of ``L L' = matrix``.
+
+    Raises
+    ------
+    ValueError
+        If the matrix is not positive definite.
+    """
+    factor = cholesky(matrix, clean=True)
+    if factor is None:
+        msg = "the matrix is not positive definite"
+        raise ValueError(msg)
+    if factor.device.type != "cpu":
+        unit = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+        inverse: torch.Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
+        return inverse
+    (trtri,) = get_lapack_funcs(("trtri",), (factor.numpy(),))
+    found, _ = trtri(factor.numpy(), lower=1, overwrite_c=1)
+    return torch.from_numpy(np.ascontiguousarray(found))
+
+
+def solve_factored(factor: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Solve ``L L' x = right``, shape (n, n_targets)."""
+    half = torch.linalg.solve_triangular(factor, right, upper=False)
+    solution: torch.Tensor = torch.linalg.solve_triangular(factor.T, half, upper=True)
+    return solution
