@@ -12,11 +12,13 @@ import fcntl
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
-from features_cache.errors import DiskFull, InputError, PermafeatError
+from features_cache.errors import DiskFull, InputError, PermafeatError, UnsafeFile
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENAMETOOLONG}
@@ -289,3 +291,22 @@ def remove_leftovers(folder: Path, *, disk: Disk = DISK) -> int:
                     disk.unlink(path)
                 n_removed += 1
     return n_removed
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading, unless it is a pipe or a device: to open a pipe would wait for its writer, for ever.
+
+    Raises
+    ------
+    UnsafeFile
+        If it is no regular file.
+    OSError
+        As ``open``.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = os.fdopen(descriptor, "rb")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return file
+    file.close()
+    msg = f"{path}: not a regular file (a pipe or device); refused"
+    raise UnsafeFile(msg)

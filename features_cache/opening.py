@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import stat
-from io import FileIO
+from io import BufferedReader
 from pathlib import Path
 
-from features_cache.errors import CacheIncomplete, CacheMissing, ForeignCache
+from features_cache.errors import CacheIncomplete, CacheMissing, ForeignCache, UnsafeFile
+from features_cache.files import open_regular
 from features_cache.plan import parts_folder
 
 
@@ -18,7 +18,7 @@ def _absent(path: Path) -> Exception:
     return CacheMissing(msg)
 
 
-def opened(path: Path) -> FileIO:
+def opened(path: Path) -> BufferedReader:
     """Open a file for reading, unbuffered.
 
     Raises
@@ -31,16 +31,14 @@ def opened(path: Path) -> FileIO:
         If it is a pipe or a device.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            # To open a pipe would wait for its writer, for ever.
-            msg = f"{path}: not a regular file (a pipe or device); refused. Expected a cache (*.h5)"
-            raise ForeignCache(msg)
-        return path.open("rb", buffering=0)
+        if path.is_dir():
+            msg = f"{path}: a folder; expected a cache (*.h5)"
+            raise CacheMissing(msg)
+        return open_regular(path)
     except FileNotFoundError as error:
         raise _absent(path) from error
-    except IsADirectoryError as error:
-        msg = f"{path}: a folder; expected a cache (*.h5)"
-        raise CacheMissing(msg) from error
+    except UnsafeFile as error:
+        raise ForeignCache(str(error)) from error
     except OSError as error:
         msg = f"{path}: cannot be opened ({error.strerror}); expected a cache (*.h5) that you may read"
         raise CacheMissing(msg) from error

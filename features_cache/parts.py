@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 from features_cache.errors import CacheDamaged, CacheIncomplete, ForeignCache
-from features_cache.files import DISK, Disk, publish, temporary_name
+from features_cache.files import DISK, Disk, open_regular, publish, temporary_name
 from features_cache.layout import Rows, part_image, rows_of_part
 from features_cache.plan import QUARANTINE, Plan
 from features_cache.seal import PART_MAGIC, Sealing, check_whole, read_seal
@@ -90,7 +90,7 @@ class Parts:
         """
         path = self.path_of(unit)
         try:
-            handle = path.open("rb")
+            handle = open_regular(path)
         except FileNotFoundError as error:
             msg = f"{path}: part {unit} of {self.plan.n_units} is missing; run `cli featurize` again to resume"
             raise CacheIncomplete(msg) from error

@@ -10,8 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from features_cache.errors import CacheDamaged, ImageChanged, OutputExists, PermafeatError, RecipeMismatch, listed
-from features_cache.files import DISK, Disk, publish
+from features_cache.errors import (
+    CacheDamaged,
+    ImageChanged,
+    OutputExists,
+    PermafeatError,
+    RecipeMismatch,
+    UnsafeFile,
+    listed,
+)
+from features_cache.files import DISK, Disk, open_regular, publish
 from features_cache.recipe import Block, Storage, canonical_json, recipe_differences, show_differences
 from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
@@ -20,6 +28,7 @@ PLAN_NAME = "plan.jsonl"
 QUARANTINE = "quarantine"
 _PLAN_VERSION = 3
 _LINES_A_WRITE = 1000
+_MADE_AGAIN = "`cli featurize` with the options that it was begun with makes it again, and keeps the parts"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +151,7 @@ class Plan:
         try:
             fields = next(values)
             if fields["version"] != _PLAN_VERSION:
-                msg = f"a plan of version {fields['version']}; expected {_PLAN_VERSION}. Begin anew with --overwrite"
+                msg = f"a plan of version {fields['version']}; expected {_PLAN_VERSION}. {_MADE_AGAIN}"
                 raise CacheDamaged(msg)
             ids = Texts()
             sources = Sources(_files(values, ids, fields["n_images"]))
@@ -157,7 +166,7 @@ class Plan:
                 anew=tuple(fields["anew"]),
             )
         except (AttributeError, KeyError, OverflowError, StopIteration, TypeError, ValueError) as error:
-            msg = f"the plan cannot be read ({str(error) or 'it is empty'}); begin anew with --overwrite"
+            msg = f"the plan cannot be read ({str(error) or 'it is empty'}). {_MADE_AGAIN}"
             raise CacheDamaged(msg) from error
 
 
@@ -203,13 +212,28 @@ def plan_in(folder: Path) -> Plan | None:
     """
     path = folder / PLAN_NAME
     try:
-        with path.open("rb") as lines:
-            return Plan.from_lines(lines)
+        with open_regular(path) as lines:
+            plan = Plan.from_lines(_without_digest(lines))
     except FileNotFoundError:
         return None
-    except CacheDamaged as error:
+    except (CacheDamaged, UnsafeFile) as error:
         msg = f"{path}: {error}"
         raise CacheDamaged(msg) from error
+    return plan
+
+
+def _without_digest(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield all lines but the last, which must be their digest."""
+    digest = hashlib.blake2b(digest_size=16)
+    held: bytes | None = None
+    for line in lines:
+        if held is not None:
+            digest.update(held)
+            yield held
+        held = line
+    if held is None or held != _line(digest.hexdigest()):
+        msg = f"damaged, or cut. {_MADE_AGAIN}"
+        raise CacheDamaged(msg)
 
 
 def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk = DISK) -> Plan:
@@ -249,7 +273,7 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
             disk.unlink(folder / PLAN_NAME)
             found = None
     if found is None:
-        if publish(folder / PLAN_NAME, _joined(wanted.lines()), disk=disk):
+        if publish(folder / PLAN_NAME, _joined(itertools.chain(wanted.lines(), [_line(wanted.digest)])), disk=disk):
             return wanted
         # Another writer came first: both follow the plan that stands.
         found = plan_in(folder) or wanted

@@ -5,10 +5,13 @@ from __future__ import annotations
 import array
 import dataclasses
 import operator
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self, overload
 
 from features_cache.texts import Texts
+
+_LAST_NS = 2**63 - 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +29,11 @@ class SourceFile:
     path: str
     n_bytes: int
     mtime_ns: int
+
+
+def kept_mtime_ns(state: os.stat_result) -> int:
+    """Return a file's modification time as it is kept: in 64 bits, which end in the year 2262."""
+    return min(max(state.st_mtime_ns, -_LAST_NS), _LAST_NS)
 
 
 class Sources(Sequence[tuple[SourceFile, ...]]):  # noqa: PLW1641 - equal to lists, which have no hash

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features_cache.errors import ImageChanged
 from features_cache.layout import HASH_BYTES
-from features_cache.sources import SourceFile
+from features_cache.sources import SourceFile, kept_mtime_ns
 from features_cache.status import Status
 from featurize.decode import BadImage, Decoded, decode, unit_range
 
@@ -89,7 +89,7 @@ def hash_image(root: Path, sources: Sequence[SourceFile]) -> NDArray[np.uint8]:
 def _read(path: Path, source: SourceFile, where: str) -> bytes:
     try:
         state = path.stat()
-        if (state.st_size, state.st_mtime_ns) != (source.n_bytes, source.mtime_ns):
+        if (state.st_size, kept_mtime_ns(state)) != (source.n_bytes, source.mtime_ns):
             msg = f"{path}: changed since the run began. Put it back as it was, or begin anew with --overwrite"
             raise ImageChanged(msg)
         return path.read_bytes()

@@ -14,14 +14,12 @@ from typing import Literal
 
 from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
 from features_cache.layout import MOST_ID_BYTES
-from features_cache.sources import SourceFile, Sources
+from features_cache.sources import SourceFile, Sources, kept_mtime_ns
 from features_cache.tables import read_table, require_column
 from features_cache.texts import Texts
 from featurize.nothing_found import ARCHIVES, EXTENSIONS, nothing_found
 
 Extra = Literal["error", "ignore", "ignore both"]
-# What 64 bits hold: until the year 2262.
-_LAST_NS = 2**63 - 1
 _MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
 
 
@@ -340,6 +338,4 @@ def _source(root: Path, path: Path | None) -> SourceFile:
     if path is None:
         return _MISSING
     state = (root / path).stat()
-    return SourceFile(
-        path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=min(max(state.st_mtime_ns, -_LAST_NS), _LAST_NS)
-    )
+    return SourceFile(path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=kept_mtime_ns(state))

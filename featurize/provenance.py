@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from features_cache.errors import listed
-from features_cache.files import publish
+from features_cache.files import open_regular, publish
 from features_cache.ledger import Ledger
 from features_cache.plan import Execution, Plan
 from features_cache.reader import FeatureCache
@@ -75,7 +75,7 @@ def write_provenance(
     conversions : mapping of str to int
         How many images were converted, by rule.
     """
-    hashes = {block.name: block.recipe.weights_sha256 for block in plan.blocks}
+    hashes = {block.name: block.recipe.weights_sha256 if block.recipe.pretrained else "random" for block in plan.blocks}
     known = {name: file for name, file in _provenance(path).get(_WEIGHTS, {}).items() if name in hashes}
     record = {
         "program": f"permafeat {_version('permafeat')}",
@@ -110,7 +110,8 @@ def _version(name: str) -> str:
 def _provenance(path: Path) -> dict[str, Any]:
     """Read ``NAME.json``; empty where it is lost, as nothing depends on it."""
     try:
-        record = json.loads(path.with_suffix(".json").read_bytes())
+        with open_regular(path.with_suffix(".json")) as file:
+            record = json.load(file)
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -66,10 +66,12 @@ def test_a_plan_that_was_cut_or_changed_is_damage(tmp_path: Path) -> None:
         [*lines[:-1], lines[-1][:-9]],
         [lines[0], b"7\n", *lines[2:]],
         [lines[0].replace(b'"version":3', b'"version":4'), *lines[1:]],
+        [lines[0].replace(b'"unit_images":4', b'"unit_images":5'), *lines[1:]],
+        [*lines[:-2], lines[-1]],
     )
     for damage in damages:
         path.write_bytes(b"".join(damage))
-        with pytest.raises(CacheDamaged, match="--overwrite"):
+        with pytest.raises(CacheDamaged, match="makes it again, and keeps the parts"):
             plan_in(tmp_path)
 
 

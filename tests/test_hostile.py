@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import QUICK
 from hostile import KINDS, MEMBERS, SECRET, _file, seal
 
 from features_cache.console import print_lines
@@ -68,6 +69,17 @@ def test_a_pipe_is_refused_and_not_waited_for(
     code, _, err = run_cli(command, tmp_path / "x.h5", *more)
     assert code == 3
     assert "not a regular file" in err
+
+
+def test_no_pipe_beside_a_cache_is_waited_for(project: Path, run_cli: Callable[..., tuple[int, str, str]]) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    Path("features/train.json").unlink()
+    os.mkfifo("features/train.json")
+    Path("features/train.parts").mkdir()
+    os.mkfifo("features/train.parts/plan.jsonl")
+    assert run_cli("featurize", *QUICK, "--augment", "1")[0] == 0
+    with FeatureCache(Path("features/train.h5")) as cache:
+        assert cache.n_views == 2
 
 
 def test_what_a_foreign_file_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from features_cache.errors import ImagesMissing
 from features_cache.reader import FeatureCache
+from featurize.channels import hash_image
 from featurize.manifest import list_images, read_ids
 
 Run = Callable[..., tuple[int, str, str]]
@@ -363,4 +364,6 @@ def test_two_files_that_would_have_one_id_are_told(tmp_path: Path) -> None:
 def test_a_file_from_the_far_future_is_read(tmp_path: Path) -> None:
     picture(1).save(tmp_path / "a.png")
     os.utime(tmp_path / "a.png", (0, 13569465600))  # the year 2400
-    assert list_images(tmp_path, ids=None).sources[0][0].mtime_ns == 2**63 - 1
+    sources = list_images(tmp_path, ids=None).sources[0]
+    assert sources[0].mtime_ns == 2**63 - 1
+    assert hash_image(tmp_path, sources).any(), "it is the file that was listed"
