@@ -5,13 +5,14 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 DEMO_OPTIONS ?=
 
-.PHONY: help install demo test test-slow bench-store check format clean
+.PHONY: help install demo test test-slow bench-store bench-heads check format clean
 
 help:
 	@echo "make demo       the main job on drawn cells, scored (a few minutes after the install)"
 	@echo "make test       the whole test suite"
 	@echo "make test-slow  all of it, with the long trials of the store"
 	@echo "make bench-store  what the store survives and costs, in one table"
+	@echo "make bench-heads  heads beside scikit-learn on the first challenge's size (half an hour)"
 	@echo "make check      format, lint, types, layers"
 	@echo "make format     mend what the formatter can"
 
@@ -35,6 +36,9 @@ test-slow: install
 
 bench-store: install
 	$(BIN)/python bench/store.py
+
+bench-heads: install
+	$(BIN)/python bench/heads.py
 
 check: install
 	$(BIN)/ruff format --check .

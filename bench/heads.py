@@ -54,13 +54,15 @@ class Work:
     def __init__(self, n_images: int) -> None:
         rng = np.random.default_rng(0)
         self.labels = rng.choice(CLASSES, n_images, p=np.arange(1, CLASSES + 1) / 45).astype(np.int64)
-        mixing = rng.normal(size=(300, COLUMNS)).astype(np.float32) / 15
-        # Few hidden directions tell classes apart; the others vary more, as plates and stains do.
-        hidden = rng.normal(size=(n_images, 1, 300)).astype(np.float32) * np.linspace(3, 0.3, 300, dtype=np.float32)
-        hidden[:, :, 100:140] += rng.normal(size=(CLASSES, 1, 40)).astype(np.float32)[self.labels]
-        hidden = hidden + 0.5 * rng.normal(size=(n_images, VIEWS, 300)).astype(np.float32)
+        # As pooled features are: a few directions in which all images vary together, many in which they hardly do, and classes
+        # told apart by some between; views of an image close to each other; positive, with long tails.
+        spectrum = (10 * 0.985 ** np.arange(600)).astype(np.float32)
+        mixing = rng.normal(size=(600, COLUMNS)).astype(np.float32) / 25
+        centres = rng.normal(size=(CLASSES, 1, 600)).astype(np.float32) * 0.25
+        hidden = (rng.normal(size=(n_images, 1, 600)).astype(np.float32) + centres[self.labels]) * spectrum
+        hidden = hidden + 0.4 * spectrum * rng.normal(size=(n_images, VIEWS, 600)).astype(np.float32)
         noise = rng.normal(size=(n_images, VIEWS, COLUMNS)).astype(np.float32)
-        self.X = np.maximum(hidden @ mixing + 0.3 * noise, 0) ** 2
+        self.X = np.maximum(hidden @ mixing + 0.1 * noise, 0) ** 2
         self.folds: tuple[Fold, ...] = make_folds(self.labels, None, n_folds=FOLDS)
         self.weights = sample_weights(self.labels, "balanced")
         self.flops_s = _matmul_rate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     with FeatureCache(settings.features) as cache:
         names = check_blocks(str(settings.features), heads[0].blocks, cache.blocks)
         images = _labelled(settings, run, cache)
-        _check_unseen(images, set(read_checked(folder, run, "ids.json")), settings.features)
+        content = [digest.tobytes().hex() for digest in cache.content_hash[images.rows]]
+        _check_unseen(images.ids, content, read_checked(folder, run, "images.json"), settings.features)
         labels = _as_the_run(images, run["classes"], str(settings.labels or settings.features))
         cache.require_sound(images.rows)
         X = cache.load(rows=images.rows, views=views, blocks=names)
@@ -145,11 +147,18 @@ def _group_column(settings: EvaluateSettings, fitted: str | None) -> tuple[str |
     return None, (text,)
 
 
-def _check_unseen(images: LabelledImages, fitted_on: set[str], features: Path) -> None:
-    seen = [image_id for image_id in images.ids if image_id in fitted_on]
+def _check_unseen(ids: Sequence[str], content: Sequence[str], fitted_on: Mapping[str, str], features: Path) -> None:
+    """Refuse images that a run was fitted on: by their bytes where these are known, else by their names."""
+    unknown = "0" * 32
+    known = set(fitted_on.values()) - {unknown}
+    seen = [
+        image_id
+        for image_id, digest in zip(ids, content, strict=True)
+        if digest in known or (image_id in fitted_on and unknown in {digest, fitted_on[image_id]})
+    ]
     if seen:
         msg = (
-            f"{features}: the run was fitted on {len(seen)} of these {images.n_images} images ({listed(seen, 5)}); expected "
+            f"{features}: the run was fitted on {len(seen)} of these {len(ids)} images ({listed(seen, 5)}); expected "
             f"images that it never saw. Give others, or read the out-of-fold figures in metrics.json"
         )
         raise LabelError(msg)

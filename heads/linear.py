@@ -10,6 +10,7 @@ import torch
 from sklearn.base import clone
 
 from heads.arrays import Float, Indices
+from heads.dense import product
 from heads.head import Head
 
 
@@ -38,7 +39,7 @@ class LinearHead(Head):
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return decision values; see :meth:`heads.head.Head.outputs`."""
         coef, intercept = (torch.from_numpy(array).to(rows.device) for array in (self.coef_, self.intercept_))
-        return torch.addmm(intercept, rows.to(coef.dtype), coef)[None]
+        return product(rows.to(coef.dtype), coef).add_(intercept)[None]
 
     def decision_function(self, X: Float) -> Float:
         """Return decision values, shape (n_rows, n_classes), also where there are two classes."""
@@ -67,5 +68,5 @@ def outputs_of(heads: Sequence[Head], rows: torch.Tensor) -> list[torch.Tensor]:
         torch.from_numpy(np.concatenate(arrays, axis=-1)).to(rows.device)
         for arrays in ([head.coef_ for head in linear], [head.intercept_ for head in linear])
     )
-    together = torch.addmm(intercept, rows.to(coef.dtype), coef)
+    together = product(rows.to(coef.dtype), coef).add_(intercept)
     return [part[None] for part in together.split([len(head.classes_) for head in linear], dim=1)]  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ import torch
 
 from features_cache.errors import OptionError
 from heads.arrays import Indices
-from heads.dense import inverse_factor
+from heads.dense import inverse_factor, product
 from heads.head import Fit
 from heads.lbfgs import Search
 from heads.linear import LinearHead
@@ -101,9 +101,10 @@ class LogisticHead(LinearHead):
 class _Coordinates:
     """The unknowns of one training set, in coordinates in which its objective is nearly round.
 
-    With S the correlation of the columns and s the shrinkage, the penalty of standardised coefficients b is ``b'((1-s)S + sI)b/2``
-    and the data's curvature about ``cS``, where c is C times the weight of all rows times the variance of a probability (Boehning,
-    1992). So the search is for u with ``b = inv(L') u``, ``LL' = (c + 1 - s)S + sI``: its curvature is about 1 everywhere.
+    With S the covariance of standardised columns within classes and s the shrinkage, the penalty of standardised coefficients b is
+    ``b'((1-s)S + sI)b/2``, and the data's curvature about ``cS``, where c is C times the weight of all rows times the variance of
+    a probability (Boehning, 1992). So the search is for u with ``b = inv(L') u``, ``LL' = (c + 1 - s)S + sI``: its curvature is
+    about 1 everywhere.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ class _Coordinates:
         weight = float(problem.weights[problem.images_of(cells)].sum()) * problem.rows.n_views
         curvature = C * weight * share * (1 - share)
         inverse_scale = moments.inverse_scale()
-        shaped = moments.correlation(inverse_scale).to(dtype).mul_(curvature + 1 - shrinkage)
+        shaped = moments.correlation_within(inverse_scale).to(dtype).mul_(curvature + 1 - shrinkage)
         shaped.diagonal().add_(shrinkage)
         self._inverse = inverse_factor(shaped)
         self._inverse_scale = inverse_scale.to(dtype)[:, None]
@@ -150,7 +151,7 @@ class _Coordinates:
         return coef, intercept.masked_fill(self._absent.to(coef.device), _NEVER)
 
     def _standard(self, point: torch.Tensor) -> torch.Tensor:
-        return self._inverse.T @ point[:-1].to(self._inverse.dtype)
+        return product(self._inverse.T, point[:-1].to(self._inverse.dtype))
 
     def whole(
         self, point: torch.Tensor, loss: float, gradient: torch.Tensor, total: torch.Tensor
@@ -175,7 +176,7 @@ class _Coordinates:
         u = point[:-1]
         penalty = self._on_u * u.square().sum() + self._on_b * standard.square().sum(dtype=torch.float64)
         by_standard = self._inverse_scale * torch.addr(gradient, self._mean, total, alpha=-1) + self._on_b * standard
-        by_u = (self._inverse @ by_standard).double() + self._on_u * u
+        by_u = product(self._inverse, by_standard).double() + self._on_u * u
         return loss + float(penalty) / 2, torch.cat([by_u, total.double()[None] * self._unit])
 
 
@@ -223,12 +224,12 @@ def _pass(
         here = torch.from_numpy(images).to(rows.device)
         weight = weights[here].repeat_interleave(rows.n_views, dim=0)
         true = labels[here].repeat_interleave(rows.n_views)[:, None, None].expand(-1, n_heads, 1)
-        logits = torch.addmm(intercept, chunk, coef).reshape(len(chunk), n_heads, n_classes)
+        logits = product(chunk, coef).add_(intercept).reshape(len(chunk), n_heads, n_classes)
         slope = torch.log_softmax(logits, dim=2)
         losses -= (slope.gather(2, true)[:, :, 0] * weight).sum(dim=0)
         slope.exp_().scatter_add_(2, true, slope.new_full((1, 1, 1), -1).expand(true.shape))
         slope.mul_(weight.to(slope.dtype)[:, :, None])
         flat = slope.reshape(len(chunk), -1)
-        gradient.addmm_(chunk.T, flat)
+        gradient += product(chunk.T, flat)
         total += flat.sum(dim=0)
     return losses.tolist(), list(gradient.split(n_classes, dim=1)), list(total.split(n_classes))  # type: ignore[no-untyped-call]

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from heads.arrays import Float, Indices
+from heads.calibration import calibration
 
 HEADLINE = ("balanced_accuracy", "accuracy", "macro_f1", "weighted_f1", "log_loss")
 _N_RESAMPLES = 1000
+_RESAMPLES_AT_ONCE = 50
 _LEAST_PROBABILITY = 1e-15
 
 
@@ -135,20 +137,24 @@ def bootstrap_intervals(
     n_images, n_classes = probabilities[0].shape
     units = np.arange(n_images) if groups is None else groups
     n_units = int(units.max()) + 1
-    drawn = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=n_resamples)
-    weights = drawn[:, units].astype(np.float32)
-    totals = dict.fromkeys(HEADLINE, np.zeros(n_resamples))
-    for repeat in probabilities:
-        called = repeat.argmax(axis=1)
-        right = np.flatnonzero(labels == called)
-        scores = scores_of_counts(
-            _weighted_counts(weights[:, right], labels[right], n_classes),
-            _weighted_counts(weights, labels, n_classes),
-            _weighted_counts(weights, called, n_classes),
-        )
-        losses = image_losses(labels, repeat)
-        scores["log_loss"] = (weights @ losses) / np.maximum(weights.sum(axis=1), 1)
-        totals = {name: totals[name] + scores[name] / len(probabilities) for name in HEADLINE}
+    totals = {name: np.zeros(n_resamples) for name in HEADLINE}
+    losses = [image_losses(labels, repeat) for repeat in probabilities]
+    # In pieces: all resamples of many images at once would need more memory than their features.
+    for start in range(0, n_resamples, _RESAMPLES_AT_ONCE):
+        here = slice(start, min(start + _RESAMPLES_AT_ONCE, n_resamples))
+        drawn = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=here.stop - here.start)
+        weights = drawn[:, units].astype(np.float32)
+        for repeat, loss in zip(probabilities, losses, strict=True):
+            called = repeat.argmax(axis=1)
+            right = np.flatnonzero(labels == called)
+            scores = scores_of_counts(
+                _weighted_counts(weights[:, right], labels[right], n_classes),
+                _weighted_counts(weights, labels, n_classes),
+                _weighted_counts(weights, called, n_classes),
+            )
+            scores["log_loss"] = (weights @ loss) / np.maximum(weights.sum(axis=1), 1)
+            for name in HEADLINE:
+                totals[name][here] += scores[name] / len(probabilities)
     low, high = 2.5, 97.5
     return {
         name: (float(np.percentile(values, low)), float(np.percentile(values, high))) for name, values in totals.items()
@@ -208,7 +214,7 @@ def score(
     Returns
     -------
     dict
-        JSON-able: each headline figure as ``{"value", "low", "high"}``, ``per_class``, ``confusion``.
+        JSON-able: each headline figure as ``{"value", "low", "high"}``, ``per_class``, ``calibration``, ``confusion``.
     """
     repeats = [headline(labels, repeat) for repeat in probabilities]
     intervals = bootstrap_intervals(labels, probabilities, groups, seed=seed)
@@ -226,5 +232,6 @@ def score(
     for row in rows:
         row["n_images"] //= len(probabilities)
     figures["per_class"] = rows
+    figures["calibration"] = calibration(repeated, np.concatenate(list(probabilities)))
     figures["confusion"] = confusion_matrix(repeated, predicted, len(classes)).tolist()
     return figures

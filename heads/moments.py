@@ -80,6 +80,12 @@ class Moments:
         covariance = torch.addr(self.products / self.n_rows, offset, offset, alpha=-1)
         return covariance.mul_(inverse_scale).mul_(inverse_scale[:, None])
 
+    def correlation_within(self, inverse_scale: torch.Tensor) -> torch.Tensor:
+        """Return the same of the rows' distances from their classes' means: what classes do not account for."""
+        between = self.total / self.weight.clamp_min(1e-300).sqrt()
+        covariance = torch.addmm(self.products, between, between.T, alpha=-1).div_(self.n_rows)
+        return covariance.mul_(inverse_scale).mul_(inverse_scale[:, None])
+
 
 def moments_of_cells(
     rows: FeatureRows, labels: Indices, weights: Float64, cells: Indices, n_classes: int

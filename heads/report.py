@@ -185,6 +185,40 @@ def learning_picture(choices: Sequence[Choice], *, head: str, random_weights: bo
     return _png(figure)
 
 
+def reliability_picture(calibration: Mapping[str, Any], *, head: str, random_weights: bool) -> bytes:
+    """Draw the share of right predictions against the confidence that they were made with: PNG bytes.
+
+    Parameters
+    ----------
+    calibration : mapping
+        As :func:`heads.calibration.calibration` gives it.
+    head : str
+    random_weights : bool
+    """
+    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    bins = calibration["bins"]
+    most = max(each["n_images"] for each in bins)
+    axes.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls=":", label="perfectly calibrated")
+    axes.scatter(
+        [each["confidence"] for each in bins],
+        [each["accuracy"] for each in bins],
+        s=[20 + 180 * each["n_images"] / most for each in bins],
+        color=_BLUE,
+        alpha=0.8,
+        label="images of like confidence (size: how many)",
+    )
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("probability of the predicted class")
+    axes.set_ylabel("share of right predictions")
+    axes.legend(frameon=False, loc="upper left", fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    text = f"Reliability of {head}, out of fold: expected calibration error {calibration['expected_error']:.3f}"
+    _title(figure, text, random_weights=random_weights)
+    return _png(figure)
+
+
 def _title(figure: Figure, text: str, *, random_weights: bool) -> None:
     figure.suptitle(
         f"{text}\n{RANDOM_WEIGHTS}" if random_weights else text,

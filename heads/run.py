@@ -68,6 +68,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
         blocks = _chosen_blocks(cache.blocks, settings.blocks)
         views = slice(0, 1) if settings.views == "0" else None
         cache.require_sound(images.rows)
+        content = [digest.tobytes().hex() for digest in cache.content_hash[images.rows]]
         X = cache.load(rows=images.rows, views=views, blocks=[block.name for block in blocks])
     n_averaged = _views_averaged(settings, X.shape[1])
     n_views = X.shape[1]
@@ -101,7 +102,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     files = {
         "metrics.json": json_bytes(metrics),
         "oof.csv": _oof_csv(images, folds, averaged),
-        "ids.json": json_bytes(list(images.ids)),
+        "images.json": json_bytes(dict(zip(images.ids, content, strict=True))),
         **_head_files(fitted),
         **_pictures(metrics, images, predictions, random=any_random(blocks)),
     }
@@ -231,6 +232,9 @@ def _pictures(
     for name, figures in metrics["heads"].items():
         files[f"confusion_{name}.png"] = report.confusion_picture(
             figures["confusion"], images.classes, head=name, random_weights=random
+        )
+        files[f"reliability_{name}.png"] = report.reliability_picture(
+            figures["calibration"], head=name, random_weights=random
         )
     for name, oof in predictions.items():
         picture = report.learning_picture(oof.choices, head=name, random_weights=random)

@@ -35,8 +35,9 @@ class Whitening:
     def fit(cls, moments: Moments, shrinkage: float, dtype: torch.dtype) -> Whitening:
         """Learn from training rows.
 
-        With S the standardised columns' correlation, ``L L' = (1 - shrinkage) S + shrinkage I`` (Ledoit and Wolf, 2004), so
-        that directions in which rows hardly vary are not blown up; a standardised row z becomes ``inv(L) z``.
+        With S the standardised columns' covariance within classes, ``L L' = (1 - shrinkage) S + shrinkage I`` (Hatch and
+        Stolcke, 2006; shrunk after Ledoit and Wolf, 2004, so that directions in which rows hardly vary are not blown up); a
+        standardised row z becomes ``inv(L) z``. What makes classes differ is not whitened away.
 
         Parameters
         ----------
@@ -58,7 +59,7 @@ class Whitening:
         mean = moments.mean.to(dtype)
         if shrinkage == 1:
             return cls(mean, inverse_scale.to(dtype))
-        shrunk = moments.correlation(inverse_scale).to(dtype).mul_(1 - shrinkage)
+        shrunk = moments.correlation_within(inverse_scale).to(dtype).mul_(1 - shrinkage)
         shrunk.diagonal().add_(shrinkage)
         inverse = inverse_factor(shrunk)
         return cls(mean, inverse.T.mul_(inverse_scale.to(dtype)[:, None]))

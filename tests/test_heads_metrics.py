@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
+from heads.calibration import calibration
 from heads.class_weights import balanced_class_weights
 from heads.metrics import bootstrap_intervals, headline, per_class, score
 
@@ -88,3 +89,23 @@ def test_balanced_weights_give_every_class_the_same_total():
     totals = np.bincount(labels, weights=balanced_class_weights(labels)[labels])
     np.testing.assert_allclose(totals, 10 / 3)
     assert sum(totals) == pytest.approx(len(labels))
+
+
+def test_calibration_of_probabilities_that_are_frequencies_is_perfect_and_of_loud_ones_is_not():
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(20_000, 3))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (probabilities.cumsum(axis=1) < rng.random((20_000, 1))).sum(axis=1)
+    assert calibration(labels, probabilities)["expected_error"] < 0.02
+    loud = np.exp(3 * logits) / np.exp(3 * logits).sum(axis=1, keepdims=True)
+    found = calibration(labels, loud)
+    assert found["expected_error"] > 0.1
+    assert sum(each["n_images"] for each in found["bins"]) == 20_000
+    slow = 0.0
+    for low in np.arange(15) / 15:
+        here = (loud.max(axis=1) > low) & (loud.max(axis=1) <= low + 1 / 15)
+        if here.any():
+            slow += here.mean() * abs(
+                (loud[here].argmax(axis=1) == labels[here]).mean() - loud[here].max(axis=1).mean()
+            )
+    assert found["expected_error"] == pytest.approx(slow, abs=1e-6)

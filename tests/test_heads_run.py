@@ -17,7 +17,7 @@ from features_cache.errors import LabelError, OptionError, OutputExists, RecipeM
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads.catalogue import HEADS, make_head
-from heads.evaluate import EvaluateSettings, evaluate
+from heads.evaluate import EvaluateSettings, _check_unseen, evaluate
 from heads.fitted import FittedHead, load_head
 from heads.report import metrics_table, runs_table
 from heads.run import FitSettings, fit_heads
@@ -47,9 +47,9 @@ def run(project):
 def test_a_run_leaves_everything_behind_and_latest_points_at_it(project, run):
     names = sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
     assert names == sorted(
-        ["run.json", "metrics.json", "oof.csv", "ids.json", "class_counts.png"]
+        ["run.json", "metrics.json", "oof.csv", "images.json", "class_counts.png"]
         + [f"learning_{name}.png" for name in HEADS]
-        + [f"confusion_{name}.png" for name in (*HEADS, "ensemble")]
+        + [f"{what}_{name}.png" for name in (*HEADS, "ensemble") for what in ("confusion", "reliability")]
         + [f"heads/{name}.{kind}" for name in HEADS for kind in ("json", "safetensors")]
     )
     assert (run.folder.parent / "latest").resolve() == run.folder
@@ -370,3 +370,12 @@ def test_a_run_that_cannot_be_read_is_told_beside_the_others(run):
         assert "cannot be read" in console.file.getvalue()
     finally:
         shutil.rmtree(broken)
+
+
+def test_unseen_is_told_by_bytes_where_they_are_known_and_else_by_names():
+    one, two, unknown = "11" * 16, "22" * 16, "00" * 16
+    fitted_on = {"a": one, "b": unknown}
+    _check_unseen(["a", "c"], [two, two], fitted_on, Path("new.h5"))  # another image of the same name
+    for image_id, digest in (("z", one), ("a", one), ("a", unknown), ("b", two), ("b", unknown)):
+        with pytest.raises(LabelError, match=f"fitted on 1 of these 1 images \\('{image_id}'\\)"):
+            _check_unseen([image_id], [digest], fitted_on, Path("new.h5"))
