@@ -35,8 +35,9 @@ from features_cache.extend import Held  # noqa: E402
 from features_cache.layout import Rows  # noqa: E402
 from features_cache.ledger import Ledger  # noqa: E402
 from features_cache.parts import Parts  # noqa: E402
-from features_cache.plan import Execution, Plan, settle_plan  # noqa: E402
+from features_cache.plan import Execution, Plan  # noqa: E402
 from features_cache.reader import FeatureCache  # noqa: E402
+from features_cache.settle import settle_plan  # noqa: E402
 from features_cache.sources import SourceFile, Sources  # noqa: E402
 from features_cache.texts import Texts  # noqa: E402
 from features_cache.writer import publish_cache, write_cache  # noqa: E402

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from features_cache.errors import OutputExists, RecipeMismatch, listed
 from features_cache.layout import HASH_BYTES, Rows
 from features_cache.ledger import Ledger
-from features_cache.plan import Plan, require_same_recipes
+from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
+from features_cache.settle import require_same_recipes
 
 
 def extended_plan(cache: FeatureCache, wanted: Plan, ways_out: str) -> Plan:

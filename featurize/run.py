@@ -15,9 +15,10 @@ from features_cache.files import remove_leftovers
 from features_cache.interrupt import StopFlag, stop_on_signals
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Plan, parts_folder, plan_in, require_same_work, settle_plan
+from features_cache.plan import Plan, parts_folder, plan_in
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
+from features_cache.settle import require_same_work, settle_plan
 from features_cache.writer import enter_all
 from featurize.backbones import Backbone
 from featurize.engine import Engine

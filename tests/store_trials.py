@@ -22,8 +22,9 @@ from features_cache.files import Disk
 from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Execution, Plan, parts_folder, plan_in, settle_plan
+from features_cache.plan import Execution, Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
+from features_cache.settle import settle_plan
 from features_cache.sources import SourceFile
 from features_cache.verify import verify
 from features_cache.writer import publish_cache, write_cache

@@ -24,10 +24,10 @@ from features_cache.errors import (
     RecipeMismatch,
 )
 from features_cache.inspect import describe
-from features_cache.plan import require_same_recipes
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block, Recipe
 from features_cache.seal import CACHE_MAGIC, check_bytes
+from features_cache.settle import require_same_recipes
 from features_cache.status import Status
 from features_cache.writer import write_cache
 

@@ -12,7 +12,8 @@ from store_trials import plan, rows_of
 
 from features_cache.errors import CacheDamaged
 from features_cache.parts import Parts
-from features_cache.plan import PLAN_NAME, Plan, plan_in, settle_plan
+from features_cache.plan import PLAN_NAME, Plan, plan_in
+from features_cache.settle import settle_plan
 from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
 

@@ -13,8 +13,9 @@ from conftest import QUICK, KilledError, quarantine
 from features_cache.interrupt import StopFlag
 from features_cache.layout import Rows
 from features_cache.parts import Parts
-from features_cache.plan import plan_in, settle_plan
+from features_cache.plan import plan_in
 from features_cache.reader import FeatureCache
+from features_cache.settle import settle_plan
 from featurize.engine import Engine
 from featurize.run import _Job, _jobs_to_do  # the mark of an unfinished --overwrite is private to the story
 from featurize.settings import FeaturizeSettings

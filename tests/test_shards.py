@@ -18,8 +18,9 @@ from features_cache.extend import Held
 from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Execution, Plan, parts_folder, settle_plan
+from features_cache.plan import Execution, Plan, parts_folder
 from features_cache.reader import FeatureCache
+from features_cache.settle import settle_plan
 from features_cache.sources import SourceFile
 from features_cache.writer import publish_cache
 

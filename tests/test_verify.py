@@ -13,8 +13,9 @@ from conftest import blocks
 from features_cache.errors import CacheDamaged, ForeignCache
 from features_cache.layout import Rows
 from features_cache.parts import Parts
-from features_cache.plan import Execution, Plan, settle_plan
+from features_cache.plan import Execution, Plan
 from features_cache.seal import CACHE_MAGIC, check_bytes
+from features_cache.settle import settle_plan
 from features_cache.sources import SourceFile
 from features_cache.verify import verify
 from features_cache.writer import write_cache
