@@ -146,18 +146,20 @@ class Theirs:
         """Time one RidgeClassifier with one alpha, on standardised rows."""
         work = self._work
         model = RidgeClassifier(alpha=1000.0)
-        return self.seconds("ridge", lambda: model.fit(self.standard, work.row_labels, work.row_weights))
+        standard = self.standard
+        return self.seconds("ridge", lambda: model.fit(standard, work.row_labels, work.row_weights))
 
     def mlp_epoch(self) -> float:
         """Time an epoch of three networks with 1, 2 and 3 hidden layers of 256."""
         work = self._work
+        standard = self.standard
 
         def epoch() -> None:
             for depth in (1, 2, 3):
                 model = MLPClassifier((256,) * depth, batch_size=256, max_iter=1, random_state=0)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", ConvergenceWarning)
-                    model.fit(self.standard, work.row_labels)
+                    model.fit(standard, work.row_labels)
 
         return self.seconds("mlp", epoch)
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from io import BufferedReader, FileIO
+from io import BufferedReader
 from pathlib import Path
 
 from features_cache.errors import CacheDamaged, ForeignCache
@@ -116,7 +116,7 @@ class Sealing:
         return seal.pack()
 
 
-def read_seal(file: BufferedReader | FileIO, path: Path, magic: bytes) -> Seal:
+def read_seal(file: BufferedReader, path: Path, magic: bytes) -> Seal:
     """Read and check a file's seal against its size, without reading the rest.
 
     Parameters
@@ -180,7 +180,7 @@ def check_bytes(path: Path, magic: bytes) -> Seal:
     return seal
 
 
-def check_whole(file: BufferedReader | FileIO, path: Path, seal: Seal) -> None:
+def check_whole(file: BufferedReader, path: Path, seal: Seal) -> None:
     """Compare every byte of an open file with its seal.
 
     Raises
@@ -195,7 +195,7 @@ def check_whole(file: BufferedReader | FileIO, path: Path, seal: Seal) -> None:
         raise CacheDamaged(msg)
 
 
-def check_around(file: BufferedReader | FileIO, path: Path, seal: Seal) -> None:
+def check_around(file: BufferedReader, path: Path, seal: Seal) -> None:
     """Compare all bytes but the features with the seal; format 1 cannot be compared, and passes.
 
     Raises
@@ -217,7 +217,7 @@ def check_around(file: BufferedReader | FileIO, path: Path, seal: Seal) -> None:
         raise CacheDamaged(msg)
 
 
-def _hash_of(file: BufferedReader | FileIO, ranges: Iterable[tuple[int, int]]) -> bytes:
+def _hash_of(file: BufferedReader, ranges: Iterable[tuple[int, int]]) -> bytes:
     digest = hashlib.blake2b(digest_size=32)
     buffer = memoryview(bytearray(_READ_BYTES))
     for start, stop in ranges:

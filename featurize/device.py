@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from features_cache.errors import OptionError
-from features_cache.hardware import cpu_is_fast_in_bfloat16
+from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
 from features_cache.recipe import Precision
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -49,7 +49,7 @@ def choose_precision(wanted: str, device: Device) -> Precision:
         if device == "cpu":
             return "bfloat16" if cpu_is_fast_in_bfloat16() else "float32"
         if device == "cuda":
-            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+            return "bfloat16" if cuda_is_fast_in_bfloat16() else "float16"
         return "float32"
     if wanted == "float16" and device == "cpu":
         msg = "--precision float16 needs a GPU; on a CPU take bfloat16 or float32 (or auto)"

@@ -38,8 +38,7 @@ class LinearHead(Head):
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return decision values; see :meth:`heads.head.Head.outputs`."""
-        coef, intercept = (torch.from_numpy(array).to(rows.device) for array in (self.coef_, self.intercept_))
-        return product(rows.to(coef.dtype), coef).add_(intercept)[None]
+        return outputs_of([self], rows)[0]
 
     def decision_function(self, X: Float) -> Float:
         """Return decision values, shape (n_rows, n_classes), also where there are two classes."""

@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 
 from features_cache.errors import OptionError
-from features_cache.hardware import cpu_is_fast_in_bfloat16
+from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
 from heads.head import Fit, Head
 from heads.problem import Problem, TrainingSet
 from heads.whiten import Whitening
@@ -258,10 +258,5 @@ def _narrow_type(device: torch.device) -> torch.dtype:
 
     On nuclei's features bfloat16 loses nothing that three seeds would not hide (docs/PERFORMANCE.md).
     """
-    if device.type == "cpu":
-        return torch.bfloat16 if cpu_is_fast_in_bfloat16() else torch.float32
-    return (
-        torch.bfloat16
-        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        else torch.float32
-    )
+    fast = {"cpu": cpu_is_fast_in_bfloat16, "cuda": cuda_is_fast_in_bfloat16}
+    return torch.bfloat16 if device.type in fast and fast[device.type]() else torch.float32

@@ -6,7 +6,6 @@ import functools
 from collections.abc import Collection
 
 import numpy as np
-import torch
 
 from heads.arrays import Float64, Indices
 from heads.feature_rows import FeatureRows
@@ -86,7 +85,3 @@ class Problem:
                 moments.total.add_(parts[cell].total)
                 moments.products.add_(parts[cell].products)
         return moments
-
-    def targets(self) -> torch.Tensor:
-        """Return each row's class, int64, shape (n_images * n_views,)."""
-        return torch.from_numpy(self.labels).to(self.rows.device)
