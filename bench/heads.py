@@ -35,9 +35,10 @@ from heads.feature_rows import FeatureRows
 from heads.folds import Fold, make_folds
 from heads.logistic import LogisticHead
 from heads.mlp import MLPHead
-from heads.out_of_fold import LearnedFrom, fit_final, out_of_fold
-from heads.problem import Problem
+from heads.out_of_fold import fit_final, out_of_fold
+from heads.problem import TrainingData
 from heads.ridge import RidgeHead
+from heads.targets import OneLabel
 
 VIEWS, COLUMNS, CLASSES, FOLDS = 6, 3072, 9, 5
 Row = tuple[str, str, str, str, str]
@@ -63,8 +64,9 @@ class Work:
         hidden = hidden + 0.4 * spectrum * rng.normal(size=(n_images, VIEWS, 600)).astype(np.float32)
         noise = rng.normal(size=(n_images, VIEWS, COLUMNS)).astype(np.float32)
         self.X = np.maximum(hidden @ mixing + 0.1 * noise, 0) ** 2
-        self.folds: tuple[Fold, ...] = make_folds(self.labels, None, n_folds=FOLDS)
-        self.weights = sample_weights(self.labels, "balanced")
+        self.targets = OneLabel(self.labels, CLASSES)
+        self.folds: tuple[Fold, ...] = make_folds(self.targets, None, n_folds=FOLDS)
+        self.weights = sample_weights(self.targets, "balanced")
         self.flops_s = _matmul_rate()
         self.bytes_s = _bandwidth()
 
@@ -83,11 +85,9 @@ class Work:
         """A weight a row."""
         return self.weights.repeat(VIEWS)
 
-    def learned(self) -> LearnedFrom:
+    def learned(self, power: float = POWER) -> TrainingData:
         """Return what `fit-heads` makes of the cache."""
-        return LearnedFrom(
-            rows=FeatureRows(self.X, POWER), labels=self.labels, groups=None, weights=self.weights, n_classes=CLASSES
-        )
+        return TrainingData(rows=FeatureRows(self.X, power), targets=self.targets, weights=self.weights)
 
     def limit(self, *, flops: float, passes: float) -> float:
         """Least seconds for some work on all rows."""
@@ -182,8 +182,10 @@ def ridge(work: Work, theirs: Theirs) -> Iterator[Row]:
     learned = work.learned()
 
     def ours() -> None:
-        oof = out_of_fold(["ridge"], learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)["ridge"]
-        fit_final("ridge", learned, oof.final)
+        oof = out_of_fold({"ridge": HEADS["ridge"]}, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)[
+            "ridge"
+        ]
+        fit_final(HEADS["ridge"], learned, oof.final)
 
     seconds, _ = _timed(ours)
     n_rows, n_alphas = len(work.rows), len(HEADS["ridge"].grid)
@@ -208,9 +210,7 @@ def logistic(work: Work, theirs: Theirs) -> Iterator[Row]:
     """One fit to scikit-learn's loss; then the path, nested."""
     unit, objective = theirs.logistic()
     head = LogisticHead(C=1e-3, power=1.0, shrinkage=1.0)
-    features = FeatureRows(work.X, 1.0)
-    # Counted and weighted alike: scikit-learn's rows are standardised without weights.
-    problem = Problem(features, work.labels, work.weights, CLASSES)
+    problem = work.learned(power=1.0).problem()
     seconds, fits = _timed(lambda: list(head.fit_sets(problem, [problem.whole], [1e-3])))
     fitted = fits[0][0].head  # type: ignore[index]
     n_steps, n_rows = fitted.n_steps_, len(work.rows)
@@ -225,9 +225,9 @@ def logistic(work: Work, theirs: Theirs) -> Iterator[Row]:
         "",
     )
     learned = work.learned()
-    names = ["logistic"]
-    seconds, oof = _timed(lambda: out_of_fold(names, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent))
-    more, _ = _timed(lambda: fit_final("logistic", learned, oof["logistic"].final))  # type: ignore[index]
+    kinds = {"logistic": HEADS["logistic"]}
+    seconds, oof = _timed(lambda: out_of_fold(kinds, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent))
+    more, _ = _timed(lambda: fit_final(kinds["logistic"], learned, oof["logistic"].final))  # type: ignore[index]
     n_fits = 15 * len(HEADS["logistic"].grid) + 1
     yield _row(
         f"logistic: the path, 5 folds, nested, and final (theirs: {n_fits} fits x {unit:.1f} s)",
@@ -240,7 +240,7 @@ def logistic(work: Work, theirs: Theirs) -> Iterator[Row]:
 
 def mlp(work: Work, theirs: Theirs) -> Iterator[Row]:
     """Epochs of the three networks."""
-    problem = Problem(FeatureRows(work.X, POWER), work.labels, work.weights, CLASSES)
+    problem = work.learned().problem()
     unit = theirs.mlp_epoch()
     epochs = 3
     fits = MLPHead(epochs=epochs).fit_sets(problem, [problem.whole], range(1, 1 + epochs))
@@ -262,9 +262,9 @@ def whole(work: Work, theirs: Theirs) -> Iterator[Row]:
     learned = work.learned()
 
     def ours() -> None:
-        oof = out_of_fold(list(HEADS), learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)
+        oof = out_of_fold(HEADS, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)
         for name, found in oof.items():
-            fit_final(name, learned, found.final)
+            fit_final(HEADS[name], learned, found.final)
 
     seconds, _ = _timed(ours)
     n_ridge, n_logistic, n_mlp = 16 * len(HEADS["ridge"].grid), 15 * len(HEADS["logistic"].grid) + 1, 11 * 12

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Bool = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 Float = NDArray[np.floating[Any]]
 Float32 = NDArray[np.float32]

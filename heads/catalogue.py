@@ -30,6 +30,8 @@ class HeadKind:
         Further candidates, before the grid's, that are looked at for the learning curves, and never chosen.
     prefers_last : bool
         Whether a candidate after the best one is chosen that is not clearly worse.
+    settings : mapping
+        Parameters of the classifier that are not its defaults.
     """
 
     head: type[Head]
@@ -37,6 +39,13 @@ class HeadKind:
     n_neighbours: int
     watched: tuple[float, ...] = ()
     prefers_last: bool = False
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def build(self, seed: int) -> Head:
+        """Return an unfitted classifier; the seed is for those that draw numbers."""
+        head = self.head(**self.settings)
+        built: Head = head.set_params(seed=seed) if "seed" in head.get_params() else head
+        return built
 
 
 # Of all heads, so that they share one copy of the rows and one pass of sums.
@@ -87,6 +96,11 @@ def make_head(name: str, **settings: Any) -> Head:  # noqa: ANN401 - each head h
             raise OptionError(msg)
     built: Head = head.set_params(**settings)
     return built
+
+
+def kind_of(head: Head) -> str:
+    """Return the catalogue's name of a classifier."""
+    return next(name for name, kind in HEADS.items() if kind.head is type(head))
 
 
 def check_heads(names: Sequence[str]) -> None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
 
 from heads.arrays import Float32, Float64, Indices
 from heads.catalogue import HeadKind
 from heads.cross_fit import Judged
-from heads.metrics import image_losses, mean_loss_of_any
 from heads.nesting import Judgement
+from heads.probabilities import image_probabilities
 from heads.problem import Problem, TrainingSet
+from heads.targets import Targets
 
 _TEMPERATURES = (0.02, 20.0)
 
@@ -47,22 +48,25 @@ class Evidence:
     ----------
     judged : Judged
     images : int64 array, shape (n,)
-    labels : int64 array, shape (n,)
-        Class indices.
+    targets : Targets
     """
 
     judged: Judged
     images: Indices
-    labels: Indices
+    targets: Targets
+
+    def scores(self, candidate: float) -> Float32:
+        """Return what a candidate's heads said, shape (n_members, n, n_views, n_classes)."""
+        return self.judged.of(self.images, candidate)
 
 
 def evidence(problem: Problem, judged: Mapping[TrainingSet, Judged], judgement: Judgement) -> Evidence:
     """Gather what a judgement says."""
     images = problem.images_of(judgement.judged)
-    return Evidence(judged=judged[judgement.learned], images=images, labels=problem.labels[images])
+    return Evidence(judged=judged[judgement.learned], images=images, targets=problem.targets.take(images))
 
 
-def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence]) -> Choice:
+def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence], shift: Float64) -> Choice:
     """Choose a head's settings by the log-loss of judged images, views averaged.
 
     A candidate's temperature is fitted on the same images.
@@ -74,6 +78,8 @@ def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence
         Of the head, as far as they are not chosen.
     given : sequence of Evidence
         What to go by; none for the defaults.
+    shift : float64 array, shape (n_classes,)
+        To the prior that probabilities shall speak of; see :mod:`heads.prior`.
 
     Returns
     -------
@@ -81,11 +87,12 @@ def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence
     """
     if not given:
         return Choice(settings=dict(settings), candidates=())
-    labels = np.concatenate([each.labels for each in given])
+    first, *others = (each.targets for each in given)
+    targets = functools.reduce(lambda joined, each: joined.join(each), others, first)
     tried: list[_Tried] = []
     for candidate in (*kind.watched, *kind.grid):
-        scores = np.concatenate([each.judged.of(each.images, candidate) for each in given], axis=1)
-        tried.append(_Tried(candidate, *fit_temperature(scores, labels)))
+        scores = np.concatenate([each.scores(candidate) for each in given], axis=1)
+        tried.append(_Tried(candidate, *fit_temperature(scores, targets, shift)))
     eligible = [each for each in tried if each.candidate in kind.grid]
     best = min(eligible, key=lambda each: each.loss)
     if kind.prefers_last:
@@ -125,7 +132,7 @@ def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:
     return next(later for later in reversed(eligible) if later is best or is_as_good(later))
 
 
-def fit_temperature(scores: Float32, labels: Indices) -> tuple[float, Float64]:
+def fit_temperature(scores: Float32, targets: Targets, shift: Float64 | float = 0.0) -> tuple[float, Float64]:
     """Find the temperature with the lowest log-loss of the averaged probabilities (Guo et al., 2017).
 
     One image more is counted, whose label is unknown: the mean loss over images and classes. Without it a few dozen images,
@@ -135,7 +142,9 @@ def fit_temperature(scores: Float32, labels: Indices) -> tuple[float, Float64]:
     Parameters
     ----------
     scores : float array, shape (n_members, n_images, n_views, n_classes)
-    labels : int64 array, shape (n_images,)
+    targets : Targets
+    shift : float64 array, shape (n_classes,)
+        Added to outputs after the temperature.
 
     Returns
     -------
@@ -144,31 +153,15 @@ def fit_temperature(scores: Float32, labels: Indices) -> tuple[float, Float64]:
     losses : float64 array, shape (n_images,)
         Of each image at that temperature, in nats.
     """
-    known = np.unique(labels)
+
+    def predicted(temperature: float) -> Float64:
+        return image_probabilities(scores, temperature, shift, many=targets.is_many)
 
     def objective(log_temperature: float) -> float:
-        predicted = average_members(scores, float(np.exp(log_temperature)))
-        unknown = mean_loss_of_any(known, predicted)
-        return float(image_losses(labels, predicted).sum() + unknown)
+        probabilities = predicted(float(np.exp(log_temperature)))
+        return float(targets.losses(probabilities).sum() + targets.loss_of_any(probabilities))
 
     low, high = np.log(_TEMPERATURES)
     found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 0.02})
     temperature = float(np.exp(found.x))
-    return temperature, image_losses(labels, average_members(scores, temperature))
-
-
-def average_members(scores: Float32, temperature: float) -> Float64:
-    """Average probabilities over members and views.
-
-    Parameters
-    ----------
-    scores : float array, shape (n_members, n_images, n_views, n_classes)
-    temperature : float
-
-    Returns
-    -------
-    float64 array, shape (n_images, n_classes)
-    """
-    softened = torch.softmax(torch.from_numpy(scores) / temperature, dim=3)
-    mean: Float64 = softened.mean(dim=(0, 2), dtype=torch.float64).numpy()
-    return mean
+    return temperature, targets.losses(predicted(temperature))

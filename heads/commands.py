@@ -26,6 +26,8 @@ from features_cache.progress import progress_bar
 _TRAIN_CACHE, _TEST_CACHE = Path("features/train.h5"), Path("features/test.h5")
 _LABELS, _SAMPLE = Path("data/train.csv"), Path("data/sample_submission.csv")
 DropMissing = Annotated[bool, typer.Option(help="Leave out rows whose label is blank, NaN or ?.")]
+LabelColumn = Annotated[list[str], typer.Option(help="Its column of labels; several: of 0 and 1, a class each.")]
+Separator = Annotated[str | None, typer.Option(help="Between the labels of one image, where it may have many.")]
 Heads = Annotated[list[str], typer.Option("--heads", help="Names, comma-separated or repeated.")]
 
 
@@ -38,7 +40,8 @@ def fit_heads(
     ] = None,
     labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. (default: {_LABELS}, else folders)")] = None,
     id_column: Annotated[str, typer.Option(help="Its column of ids.")] = "id",
-    label_column: Annotated[str, typer.Option(help="Its column of labels.")] = "label",
+    label_column: LabelColumn = ["label"],
+    separator: Separator = None,
     group_column: Annotated[str | None, typer.Option(help="Images that share its value stay in one fold.")] = None,
     exclude_class: Annotated[list[str], typer.Option(help="Classes that are left out.")] = [],
     heads: Heads = ["ridge", "logistic", "mlp"],
@@ -47,6 +50,12 @@ def fit_heads(
     repeats: Annotated[int, typer.Option(help="Times that the folds are drawn anew.")] = 1,
     views: Annotated[str, typer.Option(help="all or 0: which views train and predict.")] = "all",
     class_weight: Annotated[str, typer.Option(help="balanced or none.")] = "balanced",
+    prior: Annotated[
+        str | None, typer.Option(help="balanced or train: class frequencies that probabilities speak of.")
+    ] = None,
+    ensemble: Annotated[str, typer.Option(help="average, or greedy: weights chosen inside the folds.")] = "average",
+    thresholds: Annotated[str, typer.Option(help="Of many labels: each, common, or a number.")] = "each",
+    at_least_one: Annotated[bool, typer.Option(help="Whether every image is called something.")] = True,
     seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
@@ -69,7 +78,8 @@ def fit_heads(
                 features=features,
                 labels=labels or if_there(_LABELS),
                 id_column=id_column,
-                label_column=label_column,
+                label_column=split_list(label_column),
+                separator=separator,
                 group_column=group_column,
                 exclude_class=split_list(exclude_class),
                 heads=split_list(heads),
@@ -78,6 +88,10 @@ def fit_heads(
                 repeats=repeats,
                 views=views,  # type: ignore[arg-type]
                 class_weight=class_weight,  # type: ignore[arg-type]
+                prior=prior,  # type: ignore[arg-type]
+                ensemble=ensemble,  # type: ignore[arg-type]
+                thresholds=thresholds,
+                at_least_one=at_least_one,
                 seed=seed,
                 out=out,
                 test_features=test_features or if_there(features.with_name(_TEST_CACHE.name)),
@@ -101,6 +115,7 @@ def submit(
     features: Annotated[Path, typer.Option(help="Cache of the test images.")] = _TEST_CACHE,
     sample: Annotated[Path | None, typer.Option(help=f"Rows, order, columns. (default: {_SAMPLE})")] = None,
     out: Annotated[Path, typer.Option(help="Where the submission goes.")] = Path("submission.csv"),
+    format: Annotated[str, typer.Option(help="auto, label, labels or probabilities.")] = "auto",  # noqa: A002 - its name
     probabilities: Annotated[Path | None, typer.Option(help="Where a CSV of probabilities goes.")] = None,
     heads: Heads = [],
     fill_quarantined: Annotated[str, typer.Option(help="no, or prior: what images without features get.")] = "no",
@@ -117,6 +132,7 @@ def submit(
             features=features,
             sample=sample or if_there(_SAMPLE),
             out=out,
+            format=format,  # type: ignore[arg-type]
             probabilities=probabilities,
             heads=split_list(heads),
             overwrite=overwrite,
@@ -135,7 +151,8 @@ def evaluate(
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
     labels: Annotated[Path | None, typer.Option(help="CSV of their labels. (default: folders)")] = None,
     id_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
-    label_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
+    label_column: LabelColumn = [],
+    separator: Separator = None,
     group_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
     drop_missing: DropMissing = False,
     config: Config = None,
@@ -151,7 +168,8 @@ def evaluate(
             features=features,
             labels=labels,
             id_column=id_column,
-            label_column=label_column,
+            label_column=split_list(label_column),
+            separator=separator,
             group_column=group_column,
             drop_missing=drop_missing,
         )

@@ -1,23 +1,33 @@
-"""The ensemble: the plain average of its members' probabilities."""
+"""The ensemble: its members' probabilities averaged, plainly or with weights that are chosen inside the training folds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from heads.arrays import Float, Float64
+from heads.folds import Fold
+from heads.predictions import Inner, Predictions
+from heads.targets import Targets
 
 NAME = "ensemble"
+Kind = Literal["average", "greedy"]
+_N_ROUNDS = 50
 
 
-def average(probabilities: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.float64]:
-    """Average probabilities over heads (or runs), all of the same weight.
+def average(probabilities: Sequence[Float], weights: Sequence[float] | None = None) -> Float64:
+    """Average probabilities over heads (or runs).
 
     Parameters
     ----------
     probabilities : sequence of float arrays, shape (..., n_images, n_classes)
         At least one.
+    weights : sequence of float, optional
+        Not negative; all the same unless given.
 
     Returns
     -------
@@ -28,30 +38,109 @@ def average(probabilities: Sequence[NDArray[np.floating[Any]]]) -> NDArray[np.fl
     >>> average([np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]])]).tolist()
     [[0.75, 0.25]]
     """
+    weights = [1.0] * len(probabilities) if weights is None else weights
     total = np.zeros(probabilities[0].shape)
-    for member in probabilities:
-        total += member
-    return total / len(probabilities)
+    for member, weight in zip(probabilities, weights, strict=True):
+        total += weight * member
+    return total / sum(weights)
 
 
-def average_views(probabilities: NDArray[np.floating[Any]], n_views: int) -> NDArray[np.float64]:
-    """Average probabilities over the views of each image.
+def greedy_weights(probabilities: Sequence[Float], targets: Targets) -> list[float]:
+    """Weigh members by forward selection with replacement (Caruana et al., 2004).
+
+    Fifty times the member is added that lowers the log-loss of the average most; the weights are the shares of those added until
+    the loss was lowest.
 
     Parameters
     ----------
-    probabilities : float array, shape (n_images * n_views, n_classes)
-        The views of an image stand next to each other.
-    n_views : int
+    probabilities : sequence of float arrays, shape (n_images, n_classes)
+    targets : Targets
+        Of the images.
 
     Returns
     -------
-    float64 array, shape (n_images, n_classes)
+    list of float
+        Of each member; sum 1.
 
     Examples
     --------
-    >>> average_views(np.array([[1.0, 0.0], [0.5, 0.5]]), n_views=2).tolist()
-    [[0.75, 0.25]]
+    >>> from heads.targets import OneLabel
+    >>> right, wrong = np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]])
+    >>> greedy_weights([wrong, right], OneLabel(np.array([0]), 2))
+    [0.0, 1.0]
     """
-    n_classes = probabilities.shape[1]
-    views: NDArray[np.float64] = probabilities.reshape(-1, n_views, n_classes).mean(axis=1, dtype=np.float64)
-    return views
+    total = np.zeros(probabilities[0].shape)
+    added: list[int] = []
+    losses: list[float] = []
+    for n_added in range(1, 1 + _N_ROUNDS):
+        tried = [float(targets.losses((total + member) / n_added).mean()) for member in probabilities]
+        best = int(np.argmin(tried))
+        added.append(best)
+        losses.append(tried[best])
+        total += probabilities[best]
+    kept = added[: 1 + int(np.argmin(losses))]
+    return [kept.count(place) / len(kept) for place in range(len(probabilities))]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ensemble:
+    """Members averaged.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Each fold's by weights that were chosen inside its training images.
+    weights : dict of str to float
+        By member, for new images.
+    weights_in_folds : tuple of dict
+        Of each fold.
+    """
+
+    predictions: Predictions
+    weights: dict[str, float]
+    weights_in_folds: tuple[dict[str, float], ...]
+
+
+def combine(members: Mapping[str, Predictions], folds: Sequence[Fold], targets: Targets, kind: Kind) -> Ensemble:
+    """Average members' predictions.
+
+    Parameters
+    ----------
+    members : mapping of str to Predictions
+        Of all heads, by name.
+    folds : sequence of Fold
+    targets : Targets
+        Of all images.
+    kind : {"average", "greedy"}
+
+    Returns
+    -------
+    Ensemble
+    """
+    all_members = list(members.values())
+    averaged, view_0 = np.zeros_like(all_members[0].averaged), np.zeros_like(all_members[0].view_0)
+    inner, weights_in_folds = [], []
+    for place, fold in enumerate(folds):
+        parts = [member.inner[place] for member in all_members]
+        images = functools.reduce(np.intersect1d, [part.images for part in parts])
+        probabilities = [part.of(images) for part in parts]
+        weights = _weights(probabilities, targets.take(images), kind)
+        inner.append(Inner(images, average(probabilities, weights)))
+        weights_in_folds.append(dict(zip(members, weights, strict=True)))
+        for into, of in ((averaged, "averaged"), (view_0, "view_0")):
+            held_out = [getattr(member, of)[fold.repeat, fold.held_out] for member in all_members]
+            into[fold.repeat, fold.held_out] = average(held_out, weights)
+    n_repeats = len(averaged)
+    pooled = [np.concatenate(list(member.averaged)) for member in all_members]
+    final = _weights(pooled, targets.take(np.tile(np.arange(len(targets)), n_repeats)), kind)
+    return Ensemble(
+        predictions=Predictions(averaged=averaged, view_0=view_0, inner=tuple(inner)),
+        weights=dict(zip(members, final, strict=True)),
+        weights_in_folds=tuple(weights_in_folds),
+    )
+
+
+def _weights(probabilities: Sequence[Float], targets: Targets, kind: Kind) -> list[float]:
+    if kind == "greedy" and len(targets):
+        return greedy_weights(probabilities, targets)
+    return [1 / len(probabilities)] * len(probabilities)

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from features_cache.errors import LabelError, listed
 from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
 from features_cache.tables import read_table
-from heads.ensemble import NAME as ENSEMBLE
-from heads.ensemble import average
 from heads.fitted import check_blocks
-from heads.labels import LabelledImages, join_labels, labels_from_folders, read_labels
-from heads.metrics import headline, score
-from heads.run_folder import find_run, load_heads, read_checked, read_run
+from heads.fitted_run import FittedRun
+from heads.labelled import LabelledImages, as_targets, join_labels
+from heads.labels import labels_from_folders, read_labels
+from heads.run_folder import read_checked
+from heads.scoring import headline_of, score_of
+from heads.targets import Targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,10 @@ class EvaluateSettings:
         The cache of the images.
     labels : Path, optional
         Their labels; without a CSV, the first folder of each id.
-    id_column, label_column, group_column : str, optional
-        As the run had them, where not given.
+    id_column : str, optional
+        As the run had it, where not given; so are the next three.
+    label_column : tuple of str
+    separator, group_column : str, optional
     drop_missing : bool
         Whether images without a label are left out.
     """
@@ -43,7 +47,8 @@ class EvaluateSettings:
     features: Path
     labels: Path | None
     id_column: str | None = None
-    label_column: str | None = None
+    label_column: tuple[str, ...] = ()
+    separator: str | None = None
     group_column: str | None = None
     drop_missing: bool = False
 
@@ -67,34 +72,39 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     RunError, RecipeMismatch, TableError, CacheError
         If the run, the cache or the labels cannot be used.
     """
-    folder = find_run(settings.run)
-    run = read_run(folder)
-    heads = load_heads(folder, run)
-    views = slice(0, 1) if run["settings"]["views"] == "0" else None
+    fitted = FittedRun.load(settings.run)
+    run = fitted.run
     with FeatureCache(settings.features) as cache:
-        names = check_blocks(str(settings.features), heads[0].blocks, cache.blocks)
+        names = check_blocks(str(settings.features), fitted.heads[0].blocks, cache.blocks)
         images = _labelled(settings, run, cache)
         content = [digest.tobytes().hex() for digest in cache.content_hash[images.rows]]
-        _check_unseen(images.ids, content, read_checked(folder, run, "images.json"), settings.features)
-        labels = _as_the_run(images, run["classes"], str(settings.labels or settings.features))
+        _check_unseen(images.ids, content, read_checked(fitted.folder, run, "images.json"), settings.features)
+        targets = _as_the_run(images, run["classes"], str(settings.labels or settings.features))
         cache.require_sound(images.rows)
-        X = cache.load(rows=images.rows, views=views, blocks=names)
+        X = cache.load(rows=images.rows, views=fitted.views, blocks=names)
     classes = tuple(run["classes"])
-    predicted = {head.name: head.predict_images(X) for head in heads}
-    view_0 = {head.name: head.predict_images(X[:, :1]) for head in heads}
-    if len(heads) > 1:
-        predicted[ENSEMBLE], view_0[ENSEMBLE] = average(list(predicted.values())), average(list(view_0.values()))
+    view_0 = fitted.predict(X[:, :1])
     scores = {}
-    for name, probabilities in predicted.items():
-        scores[name] = score(labels, [probabilities], classes, images.groups, seed=run["settings"]["seed"])
-        scores[name]["view_0"] = headline(labels, view_0[name])
+    for name, probabilities in fitted.predict(X).items():
+        called = fitted.call(probabilities, name)
+        scores[name] = score_of(
+            targets,
+            [probabilities],
+            None if called is None else [called],
+            classes,
+            images.groups,
+            thresholds=None if called is None else fitted.thresholds(name),
+            seed=run["settings"]["seed"],
+        )
+        scores[name]["view_0"] = headline_of(targets, view_0[name], fitted.call(view_0[name], name))
     return {
         "format": 1,
         "estimate": "evaluation",
-        "run": folder.name,
-        "random_weights": any_random(heads[0].blocks),
+        "run": fitted.folder.name,
+        "random_weights": any_random(fitted.heads[0].blocks),
+        "many_labels": targets.is_many,
         "classes": list(classes),
-        "class_counts": np.bincount(labels, minlength=len(classes)).tolist(),
+        "class_counts": targets.counts.tolist(),
         "n_images": images.n_images,
         "n_groups": len(images.group_names) or None,
         "n_views_averaged": X.shape[1],
@@ -112,14 +122,17 @@ def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCac
             cache.ids,
             cache.good,
             source=str(settings.features),
-            exclude_class=[name for name in fitted["exclude_class"] if (table["label"] == name).any()],
+            exclude_class=_excluded(fitted, table),
             least_classes=1,
         )
+    label_column = settings.label_column or tuple(fitted["label_column"])
+    separator = settings.separator or run["target"]["separator"]
     group_column, told = _group_column(settings, fitted["group_column"])
     table, warnings = read_labels(
         settings.labels,
         id_column=settings.id_column or fitted["id_column"],
-        label_column=settings.label_column or fitted["label_column"],
+        label_column=label_column,
+        separator=separator,
         group_column=group_column,
         drop_missing=settings.drop_missing,
         will_fold=False,
@@ -129,12 +142,18 @@ def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCac
         cache.ids,
         cache.good,
         source=str(settings.labels),
+        separator=separator,
         grouped=group_column is not None,
-        exclude_class=[name for name in fitted["exclude_class"] if (table["label"] == name).any()],
+        exclude_class=_excluded(fitted, table),
         ignore_unlabelled=True,
         least_classes=1,
         warnings=(*told, *warnings),
     )
+
+
+def _excluded(fitted: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    there = {name for names in table["classes"] if names for name in names}
+    return [name for name in fitted["exclude_class"] if name in there]
 
 
 def _group_column(settings: EvaluateSettings, fitted: str | None) -> tuple[str | None, tuple[str, ...]]:
@@ -164,11 +183,10 @@ def _check_unseen(ids: Sequence[str], content: Sequence[str], fitted_on: Mapping
         raise LabelError(msg)
 
 
-def _as_the_run(images: LabelledImages, classes: list[str], source: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _as_the_run(images: LabelledImages, classes: list[str], source: str) -> Targets:
     unknown = [name for name in images.classes if name not in classes]
     if unknown:
         msg = f"{source}: labels {listed(unknown)} are no classes of the run; it knows {listed(classes)}"
         raise LabelError(msg)
-    places = np.array([classes.index(name) for name in images.classes], dtype=np.int64)
-    indices: np.ndarray[tuple[int], np.dtype[np.int64]] = places[images.labels]
-    return indices
+    names_of = [[images.classes[place] for place in np.flatnonzero(row)] for row in images.targets.members]
+    return as_targets(names_of, classes, many=images.targets.is_many)

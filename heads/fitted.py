@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from features_cache.errors import CacheDamaged, OptionError, RecipeMismatch, RunError, listed
 from features_cache.recipe import Block, recipe_differences, show_differences
-from heads.arrays import Float, Float64
-from heads.catalogue import HEADS, make_head
-from heads.ensemble import average_views
+from heads.arrays import Float, Float32, Float64
+from heads.catalogue import HEADS, kind_of, make_head
 from heads.head import Head
-from heads.mlp import MLPHead, S0Networks
+from heads.probabilities import image_probabilities
 
 FORMAT = "permafeat-head"
-VERSION = 2
-_LINEAR_ARRAYS = ("coef_", "intercept_")
+VERSION = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,18 +31,21 @@ class FittedHead:
     Parameters
     ----------
     name : str
-        A key of ``HEADS``.
+        What the run calls it.
     head : fitted head
         Its classes are indices into ``classes``.
     classes : tuple of str
     blocks : tuple of Block
         What it was fitted on, in order; positions are those in the training cache.
+    shift : float64 array, shape (n_classes,)
+        To the prior that probabilities speak of; see :mod:`heads.prior`.
     """
 
     name: str
     head: Head
     classes: tuple[str, ...]
     blocks: tuple[Block, ...]
+    shift: Float64
 
     def predict_images(self, X: Float) -> Float64:
         """Predict images, views averaged; 0 for classes that the head never saw.
@@ -61,31 +60,29 @@ class FittedHead:
         float64 array, shape (n_images, n_classes)
         """
         n_images, n_views, n_columns = X.shape
-        probabilities = np.zeros((n_images * n_views, len(self.classes)), dtype=np.float32)
-        probabilities[:, self.head.classes_] = self.head.predict_proba(X.reshape(n_images * n_views, n_columns))
-        return average_views(probabilities, n_views)
+        known: Float32 = np.asarray(self.head.member_scores(X.reshape(n_images * n_views, n_columns)), dtype=np.float32)
+        scores = np.full((len(known), n_images, n_views, len(self.classes)), -np.inf, dtype=np.float32)
+        scores[..., self.head.classes_] = known.reshape(len(known), n_images, n_views, -1)
+        return image_probabilities(scores, self.head.temperature, self.shift, many=self.head.is_many_)
 
     def to_bytes(self) -> tuple[bytes, bytes]:
         """Return the JSON and the safetensors file."""
-        tensors = save(_arrays(self.head))
+        tensors = save(self.head.arrays())
         settings = {name: value for name, value in self.head.get_params().items() if value is not None}
         description = {
             "format": FORMAT,
             "version": VERSION,
             "name": self.name,
+            "kind": kind_of(self.head),
             "settings": settings,
+            "many_labels": self.head.is_many_,
+            "shift": self.shift.tolist(),
             "classes": list(self.classes),
             "n_columns": self.head.n_features_in_,
             "blocks": [block.to_json() for block in self.blocks],
             "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         }
         return (json.dumps(description, indent=1, ensure_ascii=False) + "\n").encode(), tensors
-
-
-def _arrays(head: Head) -> dict[str, NDArray[Any]]:
-    if isinstance(head, MLPHead):
-        return {f"networks.{name}": tensor.numpy() for name, tensor in head.networks_.state_dict().items()}
-    return {name: np.ascontiguousarray(getattr(head, name)) for name in _LINEAR_ARRAYS}
 
 
 def load_head(path: Path, *, sha256: str | None = None) -> FittedHead:
@@ -119,17 +116,19 @@ def load_head(path: Path, *, sha256: str | None = None) -> FittedHead:
         msg = f"{tensors_path}: edited since it was written (sha256 {found[:12]}, {path.name} has {fields['tensors_sha256'][:12]}). {_AGAIN}"
         raise RunError(msg)
     try:
-        head = make_head(fields["name"], **fields["settings"])
+        head = make_head(fields["kind"], **fields["settings"])
         blocks = tuple(Block.from_json(block) for block in fields["blocks"])
         classes = tuple(fields["classes"])
-        _restore(head, load(tensors), len(classes), fields["n_columns"])
+        shift = np.array(fields["shift"], dtype=np.float64).reshape(len(classes))
+        head.is_many_ = bool(fields["many_labels"])
+        head.restore(load(tensors), n_columns=fields["n_columns"], n_classes=len(classes))
     except (OptionError, CacheDamaged, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         msg = f"{path}: not a head that this version can rebuild ({error}). {_AGAIN}"
         raise RunError(msg) from error
     if sum(block.columns for block in blocks) != head.n_features_in_:
         msg = f"{path}: {head.n_features_in_} columns, but its blocks have {sum(block.columns for block in blocks)}. {_AGAIN}"
         raise RunError(msg)
-    return FittedHead(name=fields["name"], head=head, classes=classes, blocks=blocks)
+    return FittedHead(name=fields["name"], head=head, classes=classes, blocks=blocks, shift=shift)
 
 
 _AGAIN = "Fit the heads again with `cli fit-heads`"
@@ -149,7 +148,8 @@ def _fields(path: Path, text: bytes) -> Mapping[str, Any]:
     except ValueError as error:
         msg = f"{path}: not JSON ({error}). {_AGAIN}"
         raise RunError(msg) from error
-    wanted = {"format", "version", "name", "settings", "classes", "n_columns", "blocks", "tensors_sha256"}
+    wanted = {"format", "version", "name", "kind", "settings", "many_labels", "shift", "classes", "n_columns", "blocks"}
+    wanted |= {"tensors_sha256"}
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         msg = f"{path}: not a head of permafeat (no format {FORMAT!r}). {_AGAIN}"
         raise RunError(msg)
@@ -159,29 +159,10 @@ def _fields(path: Path, text: bytes) -> Mapping[str, Any]:
     if set(fields) != wanted:
         msg = f"{path}: fields {listed(sorted(fields))}; expected {listed(sorted(wanted))}. {_AGAIN}"
         raise RunError(msg)
-    if fields["name"] not in HEADS:
-        msg = f"{path}: head {fields['name']!r} is not among {', '.join(HEADS)}. {_AGAIN}"
+    if fields["kind"] not in HEADS:
+        msg = f"{path}: head {fields['kind']!r} is not among {', '.join(HEADS)}. {_AGAIN}"
         raise RunError(msg)
     return fields
-
-
-def _restore(head: Head, arrays: dict[str, NDArray[Any]], n_classes: int, n_columns: int) -> None:
-    if isinstance(head, MLPHead):
-        state = {
-            name.removeprefix("networks."): array for name, array in arrays.items() if name.startswith("networks.")
-        }
-        head.networks_ = S0Networks(n_columns, head.width, n_classes, head.dropout)
-        head.networks_.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
-        head.networks_.eval()
-    else:
-        for name, shape in zip(_LINEAR_ARRAYS, ((n_columns, n_classes), (n_classes,)), strict=True):
-            if arrays[name].shape != shape:
-                msg = f"{name} has shape {arrays[name].shape}, expected {shape} for {n_columns} columns and {n_classes} classes"
-                raise ValueError(msg)
-            # A copy: arrays that lie askew in the file's bytes are slower, and torch warns of read-only ones.
-            setattr(head, name, arrays[name].copy())
-    head.classes_ = np.arange(n_classes)
-    head.n_features_in_ = n_columns
 
 
 def check_blocks(where: str, wanted: Sequence[Block], found: Sequence[Block]) -> tuple[str, ...]:

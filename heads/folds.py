@@ -12,6 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from features_cache.errors import LabelError, OptionError
 from heads.arrays import Indices
+from heads.stratify import iterative_folds
+from heads.targets import OneLabel, Targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +35,16 @@ class Fold:
 
 
 def make_folds(
-    labels: Indices, groups: Indices | None, *, n_folds: int, n_repeats: int = 1, seed: int = 0
+    targets: Targets, groups: Indices | None, *, n_folds: int, n_repeats: int = 1, seed: int = 0
 ) -> tuple[Fold, ...]:
     """Divide images into stratified folds, by group where there are groups.
 
-    Repeat ``r`` is scikit-learn's ``StratifiedGroupKFold`` (or ``StratifiedKFold``) with ``shuffle=True`` and
-    ``random_state=seed + r`` over the given order.
+    Of one label, repeat ``r`` is scikit-learn's ``StratifiedGroupKFold`` (or ``StratifiedKFold``) with ``shuffle=True`` and
+    ``random_state=seed + r`` over the given order; of many, it is stratified iteratively (:mod:`heads.stratify`) with that seed.
 
     Parameters
     ----------
-    labels : int64 array, shape (n_images,)
-        Class indices.
+    targets : Targets
     groups : int64 array, shape (n_images,), or None
         Group indices.
     n_folds : int
@@ -62,7 +63,7 @@ def make_folds(
     OptionError
         If there are fewer images, groups or images of the largest class than folds, or numbers below their least.
     """
-    n_units, unit = (len(labels), "images") if groups is None else (len(np.unique(groups)), "groups")
+    n_units, unit = (len(targets), "images") if groups is None else (len(np.unique(groups)), "groups")
     if n_folds < 2 or n_repeats < 1:
         msg = f"--folds {n_folds} --repeats {n_repeats}; expected at least 2 folds and 1 repeat"
         raise OptionError(msg)
@@ -70,14 +71,14 @@ def make_folds(
         advice = f"Use --folds {n_units}" if n_units > 1 else f"Give more {unit}, or another --group-column"
         msg = f"--folds {n_folds}: there are only {n_units} {unit}; expected at least one a fold. {advice}"
         raise OptionError(msg)
-    most = int(np.bincount(labels).max())
+    most = n_folds if targets.is_many else int(targets.counts.max())
     if most < n_folds:
         advice = f"Use --folds {most}" if most > 1 else "Give more images of each class"
         msg = f"--folds {n_folds}: the largest class has only {most} images; expected at least one a fold. {advice}"
         raise OptionError(msg)
     folds = []
     for repeat in range(n_repeats):
-        for number, (train, held_out) in enumerate(_split(labels, groups, n_folds, seed + repeat)):
+        for number, (train, held_out) in enumerate(_split(targets, groups, n_folds, seed + repeat)):
             folds.append(Fold(repeat=repeat, number=number, train=train, held_out=held_out))
     if not all(len(fold.held_out) for fold in folds):
         msg = f"--folds {n_folds}: the groups are too unequal, a fold would hold out no image. Use fewer folds"
@@ -85,16 +86,22 @@ def make_folds(
     return tuple(folds)
 
 
-def _split(labels: Indices, groups: Indices | None, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
+def _split(targets: Targets, groups: Indices | None, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
+    if isinstance(targets, OneLabel):
+        return _split_one(targets.labels, groups, n_folds, seed)
+    number = iterative_folds(targets.members, groups, n_folds=n_folds, seed=seed)
+    return [(np.flatnonzero(number != fold), np.flatnonzero(number == fold)) for fold in range(n_folds)]
+
+
+def _split_one(labels: Indices, groups: Indices | None, n_folds: int, seed: int) -> list[tuple[Indices, Indices]]:
     # scikit-learn refuses (or warns of) classes smaller than the number of folds; images of such a class are dealt to as
     # many folds as it has images, and `check_folds` looks at what that means for training.
     places = np.zeros((len(labels), 1))
-    if groups is not None:
-        with _quiet():
-            splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(places, labels, groups)
-            return [(train.astype(np.int64), held_out.astype(np.int64)) for train, held_out in splits]
     with _quiet():
-        splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(places, labels)
+        if groups is not None:
+            splits = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed).split(places, labels, groups)
+        else:
+            splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(places, labels)
         return [(train.astype(np.int64), held_out.astype(np.int64)) for train, held_out in splits]
 
 
@@ -105,13 +112,13 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def check_folds(folds: Sequence[Fold], labels: Indices, classes: Sequence[str]) -> None:
+def check_folds(folds: Sequence[Fold], targets: Targets, classes: Sequence[str]) -> None:
     """Check, before anything is fitted, that every class occurs in every training part.
 
     Parameters
     ----------
     folds : sequence of Fold
-    labels : int64 array, shape (n_images,)
+    targets : Targets
     classes : sequence of str, length n_classes
 
     Raises
@@ -119,10 +126,11 @@ def check_folds(folds: Sequence[Fold], labels: Indices, classes: Sequence[str]) 
     LabelError
         If a class has no image in the training part of a fold: no head could learn it there.
     """
-    lost = sorted({name for fold in folds for name in _absent(labels[fold.train], classes)})
+    absent = np.any([targets.take(fold.train).counts == 0 for fold in folds], axis=0)
+    lost = [name for name, is_lost in zip(classes, absent, strict=True) if is_lost]
     if not lost:
         return
-    counts = {name: int(np.sum(labels == list(classes).index(name))) for name in lost}
+    counts = dict(zip(lost, targets.counts[absent].tolist(), strict=True))
     shown = ", ".join(f"{name!r} ({count} images)" for name, count in list(counts.items())[:20])
     n_folds = 1 + max(fold.number for fold in folds)
     ways = []
@@ -139,12 +147,7 @@ def check_folds(folds: Sequence[Fold], labels: Indices, classes: Sequence[str]) 
     raise LabelError(msg)
 
 
-def _absent(labels: Indices, classes: Sequence[str]) -> list[str]:
-    counts = np.bincount(labels, minlength=len(classes))
-    return [name for name, count in zip(classes, counts, strict=True) if count == 0]
-
-
-def inner_folds(labels: Indices, groups: Indices | None, *, n_folds: int, seed: int) -> tuple[Fold, ...]:
+def inner_folds(targets: Targets, groups: Indices | None, *, n_folds: int, seed: int) -> tuple[Fold, ...]:
     """Divide the training images of a fold again, to choose settings by; by group too.
 
     A fold whose training part lacks a class is kept: a head that never saw a class gives it no probability, which is a
@@ -152,8 +155,9 @@ def inner_folds(labels: Indices, groups: Indices | None, *, n_folds: int, seed: 
 
     Parameters
     ----------
-    labels, groups : int64 arrays, shape (n_train,)
+    targets : Targets
         Of the training images only.
+    groups : int64 array, shape (n_train,), or None
     n_folds : int
         At least 2; fewer are made where there are fewer groups.
     seed : int
@@ -163,10 +167,10 @@ def inner_folds(labels: Indices, groups: Indices | None, *, n_folds: int, seed: 
     tuple of Fold
         Places within the training images; empty where they cannot be divided, as in a single group.
     """
-    n_units = len(labels) if groups is None else len(np.unique(groups))
-    n_folds = min(n_folds, n_units, int(np.bincount(labels).max()))
+    n_units = len(targets) if groups is None else len(np.unique(groups))
+    n_folds = min(n_folds, n_units, int(targets.counts.max()))
     if n_folds < 2:
         return ()
-    splits = enumerate(_split(labels, groups, n_folds, seed))
+    splits = enumerate(_split(targets, groups, n_folds, seed))
     folds = (Fold(repeat=0, number=number, train=train, held_out=held_out) for number, (train, held_out) in splits)
     return tuple(fold for fold in folds if len(fold.held_out))

@@ -14,8 +14,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from heads.arrays import Float
 from heads.feature_rows import CHUNK_ROWS, FeatureRows, draw_in
-from heads.problem import Problem, TrainingSet
+from heads.problem import Problem, TrainingData, TrainingSet
 from heads.rows import check_rows, check_training
+from heads.targets import to_probabilities
 
 
 class Fit(NamedTuple):
@@ -38,9 +39,11 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     power : float
         Features x are used as ``sign(x) |x|^power`` (Perronnin et al., 2010).
     temperature : float
-        Outputs are divided by it before the softmax (Guo et al., 2017).
+        Outputs are divided by it before the softmax, or the sigmoids (Guo et al., 2017).
     classes_ : array, shape (n_classes,)
     n_features_in_ : int
+    is_many_ : bool
+        Whether a row may have many labels: a sigmoid a class instead of a softmax.
     """
 
     chosen: ClassVar[str]
@@ -49,6 +52,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     temperature: float
     classes_: NDArray[Any]
     n_features_in_: int
+    is_many_: bool
 
     @abc.abstractmethod
     def fit_sets(
@@ -73,7 +77,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
 
     @abc.abstractmethod
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return what goes into the softmax, before the temperature.
+        """Return what goes into the softmax or the sigmoids, before the temperature.
 
         Parameters
         ----------
@@ -86,6 +90,31 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
             One member, but for heads that average several networks.
         """
 
+    @abc.abstractmethod
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that was learned, by name."""
+
+    def restore(self, arrays: dict[str, NDArray[Any]], *, n_columns: int, n_classes: int) -> None:
+        """Take up what another head of the same settings had learned.
+
+        Parameters
+        ----------
+        arrays : dict
+            As :meth:`arrays` gives.
+        n_columns, n_classes : int
+
+        Raises
+        ------
+        KeyError, ValueError, RuntimeError
+            If they are not a head's of that many columns and classes.
+        """
+        self._take_up(arrays, n_columns, n_classes)
+        self.classes_ = np.arange(n_classes)
+        self.n_features_in_ = n_columns
+
+    @abc.abstractmethod
+    def _take_up(self, arrays: dict[str, NDArray[Any]], n_columns: int, n_classes: int) -> None: ...
+
     def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
         """Fit on all rows given.
 
@@ -93,7 +122,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         ----------
         X : float array, shape (n_rows, n_columns)
             Raw features; float32 is computed in float32.
-        y : array, shape (n_rows,)
+        y : array, shape (n_rows,); or of 0 and 1, shape (n_rows, n_classes), where rows have many labels
         sample_weight : float array, shape (n_rows,), optional
 
         Raises
@@ -101,13 +130,13 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         OptionError
             If a parameter is out of its range.
         LabelError
-            If y holds fewer than two classes.
+            If y holds fewer than two classes, or no row is of any.
         ValueError
             If arrays do not fit each other, or hold NaN.
         """
         rows = check_training(X, y, sample_weight, positive={name: getattr(self, name) for name in self._checked()})
         features = FeatureRows(rows.X[:, None], self.power)
-        problem = Problem(features, rows.indices, rows.weights, len(rows.classes), counts=rows.weights)
+        problem = TrainingData(rows=features, targets=rows.targets, weights=rows.weights, counts=rows.weights).problem()
         candidate = getattr(self, self.chosen)
         for fits in self.fit_sets(problem, [problem.whole], [candidate]):
             self.__dict__.update(fits[0].head.__dict__)
@@ -118,10 +147,10 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         return (self.chosen, *self.positive)
 
     def predict_proba(self, X: Float) -> Float:
-        """Return probabilities, the mean over members: shape (n_rows, n_classes), rows sum to 1."""
-        return np.concatenate(
-            [torch.softmax(part / self.temperature, dim=2).mean(dim=0).numpy() for part in self._outputs(X)]
-        )
+        """Return probabilities, the mean over members: shape (n_rows, n_classes); rows sum to 1 unless labels are many."""
+        outputs = self._outputs(X)
+        parts = [to_probabilities(part / self.temperature, many=self.is_many_).mean(dim=0).numpy() for part in outputs]
+        return np.concatenate(parts)
 
     def member_scores(self, X: Float) -> Float:
         """Return each member's outputs before the temperature, shape (n_members, n_rows, n_classes)."""
@@ -134,6 +163,9 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
             return [self.outputs(draw_in(part, self.power)) for part in raw.split(CHUNK_ROWS)]  # type: ignore[no-untyped-call]
 
     def predict(self, X: Float) -> NDArray[Any]:
-        """Return the class of each row, shape (n_rows,)."""
-        predicted: NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        """Return the class of each row, shape (n_rows,); of many labels those above one half as 0 and 1, (n_rows, n_classes)."""
+        probabilities = self.predict_proba(X)
+        if self.is_many_:
+            return (probabilities > 0.5).astype(np.int64)
+        predicted: NDArray[Any] = self.classes_[probabilities.argmax(axis=1)]
         return predicted

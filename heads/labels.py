@@ -1,83 +1,35 @@
-"""Labels joined to the images of a cache by id: which rows may be learned from, and what they are."""
+"""Labels as the user wrote them: a record an image, one label or many in it."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from features_cache.errors import LabelError, did_you_mean, listed
+from features_cache.errors import LabelError, listed
 from features_cache.tables import read_table, require_column
-from heads.arrays import Indices
 
 # What people type into a cell that has no label.
 MISSING_LABELS = frozenset({"", "?", "nan"})
 _GROUP_NAMES = ("well", "plate", "patient", "slide", "batch")
+_SEPARATORS = (" ", "|", ";", ",")
 _MOST_EXAMPLES = 5
-_CURE = "Complete the CSV, check --id-column, or leave them out with --ignore-unlabelled"
+# Of tables that give a column a class, for messages and for submissions.
+COLUMNS_SEPARATOR = " "
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledImages:
-    """The images of a cache that have a label, in the cache's order.
-
-    Parameters
-    ----------
-    ids : tuple of str, length n_images
-        Their ids.
-    rows : int64 array, shape (n_images,)
-        Their rows in the cache, ascending.
-    labels : int64 array, shape (n_images,)
-        Class indices, 0 to n_classes - 1; every class occurs.
-    classes : tuple of str, length n_classes
-        Names, sorted.
-    groups : int64 array, shape (n_images,), or None
-        Group indices; None where images stand for themselves.
-    group_names : tuple of str
-        Name of each group; empty without groups.
-    n_quarantined : int
-        Labelled images left out because the cache holds zeros for them.
-    n_unlabelled : int
-        Images of the cache that no label was given for.
-    warnings : tuple of str
-        What the user should hear of.
-    """
-
-    ids: tuple[str, ...]
-    rows: Indices
-    labels: Indices
-    classes: tuple[str, ...]
-    groups: Indices | None
-    group_names: tuple[str, ...]
-    n_quarantined: int
-    n_unlabelled: int
-    warnings: tuple[str, ...]
-
-    @property
-    def n_images(self) -> int:
-        """How many images have a label."""
-        return len(self.ids)
-
-    @property
-    def n_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.classes)
-
-    @property
-    def class_counts(self) -> Indices:
-        """Images of each class: int64 array, shape (n_classes,)."""
-        return np.bincount(self.labels, minlength=self.n_classes)
+def separator_of(label_column: Sequence[str], separator: str | None) -> str | None:
+    """Return what stands between labels where images may have many, else None; several columns are a class each."""
+    return separator or (COLUMNS_SEPARATOR if len(label_column) > 1 else None)
 
 
 def read_labels(
     path: Path,
     *,
     id_column: str = "id",
-    label_column: str = "label",
+    label_column: Sequence[str] = ("label",),
+    separator: str | None = None,
     group_column: str | None = None,
     drop_missing: bool = False,
     will_fold: bool = True,
@@ -88,8 +40,12 @@ def read_labels(
     ----------
     path : Path
         The file.
-    id_column, label_column : str
-        Where ids and labels stand.
+    id_column : str
+        Where ids stand.
+    label_column : sequence of str
+        Where labels stand; several columns are a class each, of 0 and 1.
+    separator : str, optional
+        What stands between the labels of an image, where it may have many; a blank is any white space.
     group_column : str, optional
         What images that must stay together share: a well, a plate, a patient.
     drop_missing : bool
@@ -100,8 +56,8 @@ def read_labels(
     Returns
     -------
     table : DataFrame of str
-        Columns ``id``, ``label``, ``group``, ``line``; ``group`` is ``""`` without a group column, ``label`` is ``""`` where
-        it was missing and dropped.
+        Columns ``id``, ``label`` (its text), ``classes`` (tuple of str; None where the label was missing and dropped), ``group``
+        (``""`` without a group column), ``line``.
     warnings : tuple of str
 
     Raises
@@ -109,25 +65,32 @@ def read_labels(
     TableError
         If the file cannot be read, or lacks a column.
     LabelError
-        If a label or group is missing, or an id occurs twice with different labels.
+        If a label or group is missing, a cell of a class's column is neither 0 nor 1, or an id occurs twice with different
+        labels.
     """
-    raw = read_table(path, required=(id_column, label_column))
+    raw = read_table(path, required=(id_column, *label_column))
     if group_column is not None:
         require_column(path, list(raw.columns), group_column)
+    warnings: list[str] = []
+    if len(label_column) > 1:
+        classes = _classes_of_columns(path, raw, label_column)
+    else:
+        classes = _classes_of_cells(path, raw[label_column[0]].str.strip(), separator, warnings)
+    joiner = separator or COLUMNS_SEPARATOR
     table = pd.DataFrame(
         {
             "id": raw[id_column],
-            "label": raw[label_column].str.strip(),
+            "label": [joiner.join(sorted(each or ())) for each in classes],
+            "classes": pd.Series(classes, index=raw.index, dtype=object),
             "group": raw[group_column].str.strip() if group_column is not None else "",
             "line": raw.index,
         }
     )
-    warnings: list[str] = []
-    missing = table["label"].str.lower().isin(MISSING_LABELS)
+    missing = table["classes"].isna()
     if missing.any():
         table = _without_missing(path, table, missing, warnings, drop_missing=drop_missing)
     if group_column is not None:
-        blank = table.loc[(table["label"] != "") & table["group"].str.lower().isin(MISSING_LABELS), "line"]
+        blank = table.loc[table["classes"].notna() & table["group"].str.lower().isin(MISSING_LABELS), "line"]
         if len(blank):
             msg = (
                 f"{path}: {len(blank)} records have no {group_column!r} (lines {listed(blank.tolist())}); expected every "
@@ -135,8 +98,59 @@ def read_labels(
             )
             raise LabelError(msg)
     elif will_fold:
-        warnings += _ungrouped(path, list(raw.columns), {id_column, label_column})
+        warnings += _ungrouped(path, list(raw.columns), {id_column, *label_column})
     return _without_duplicates(path, table, warnings), tuple(warnings)
+
+
+def _classes_of_cells(
+    path: Path, cells: pd.Series[str], separator: str | None, warnings: list[str]
+) -> list[tuple[str, ...] | None]:
+    missing = cells.str.lower().isin(MISSING_LABELS)
+    if separator is None:
+        warnings += _looks_like_many(path, cells[~missing])
+        return [None if blank else (cell,) for cell, blank in zip(cells, missing, strict=True)]
+    found: list[tuple[str, ...] | None] = []
+    for cell, blank in zip(cells, missing, strict=True):
+        parts = cell.split() if separator == " " else [part.strip() for part in cell.split(separator)]
+        named = tuple(dict.fromkeys(part for part in parts if part))
+        found.append(None if blank or not named else named)
+    return found
+
+
+def _looks_like_many(path: Path, cells: pd.Series[str]) -> list[str]:
+    """Warn of cells that hold several labels: as one label each, every combination would be a class."""
+    names = set(cells)
+    for separator in _SEPARATORS:
+        combined = [name for name in names if separator in name]
+        parts = {part for name in names for part in name.split(separator)}
+        if len(combined) > 1 and len(parts) <= len(names) // 2:
+            text = (
+                f"{path}: labels such as {min(combined)!r} look like several labels of one image, {len(parts)} in all; taken for "
+                f"{len(names)} classes. If they are several, give --separator {separator!r}"
+            )
+            return [text]
+    return []
+
+
+def _classes_of_columns(path: Path, raw: pd.DataFrame, columns: Sequence[str]) -> list[tuple[str, ...] | None]:
+    cells = raw[list(columns)].apply(lambda column: column.str.strip().str.lower())
+    yes, no = cells.isin(["1", "1.0", "true"]), cells.isin(["0", "0.0", "false"])
+    wrong = ~(yes | no | cells.isin(list(MISSING_LABELS)))
+    if wrong.to_numpy().any():
+        lines = raw.index[wrong.any(axis=1)].tolist()
+        column = next(name for name in columns if wrong[name].any())
+        value = raw.loc[wrong[column], column].iloc[0]
+        msg = (
+            f"{path}: {len(lines)} records hold other values than 0 and 1 in the classes' columns (lines {listed(lines)}; "
+            f"{column!r} is {value!r}); expected 1 where an image is of the class. Mend them, or name one --label-column"
+        )
+        raise LabelError(msg)
+    known = (yes | no).all(axis=1)
+    members = yes.to_numpy()
+    return [
+        tuple(name for name, member in zip(columns, row, strict=True) if member) if whole else None
+        for row, whole in zip(members, known, strict=True)
+    ]
 
 
 def _without_missing(
@@ -150,7 +164,7 @@ def _without_missing(
     warnings.append(f"{found}: left out")
     kept = table.loc[~missing]
     # Their images are left out on purpose: without a record they would be reported as forgotten.
-    dropped = table.loc[missing & ~table["id"].isin(kept["id"])].drop_duplicates("id").assign(label="", group="")
+    dropped = table.loc[missing & ~table["id"].isin(kept["id"])].drop_duplicates("id").assign(group="")
     return pd.concat([kept, dropped])
 
 
@@ -223,101 +237,5 @@ def labels_from_folders(ids: Sequence[str]) -> pd.DataFrame:
         )
         raise LabelError(msg)
     labels = [image_id.split("/", 1)[0] for image_id in ids]
-    return pd.DataFrame({"id": list(ids), "label": labels, "group": "", "line": 0}, dtype=object)
-
-
-def join_labels(
-    table: pd.DataFrame,
-    ids: Sequence[str],
-    good: NDArray[np.bool_],
-    *,
-    source: str,
-    grouped: bool = False,
-    exclude_class: Sequence[str] = (),
-    ignore_unlabelled: bool = False,
-    least_classes: int = 2,
-    warnings: Sequence[str] = (),
-) -> LabelledImages:
-    """Join labels to the images of a cache.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As :func:`read_labels` gives.
-    ids : sequence of str, length n_rows
-        The cache's ids, in its order.
-    good : bool array, shape (n_rows,)
-        False for quarantined images; they are left out and counted.
-    source : str
-        What to call the labels in messages.
-    grouped : bool
-        Whether the group cells mean anything.
-    exclude_class : sequence of str
-        Classes whose images are left out.
-    ignore_unlabelled : bool
-        Whether images without a label, and labels without an image, are left out and told (an error otherwise).
-    least_classes : int
-        2 to learn from, 1 to evaluate.
-    warnings : sequence of str
-        Told on.
-
-    Returns
-    -------
-    LabelledImages
-
-    Raises
-    ------
-    LabelError
-        If ids do not match, a class to exclude is unknown, or too few classes are left.
-    """
-    known = set(ids)
-    without_image = [image_id for image_id in table["id"] if image_id not in known]
-    labelled = set(table["id"])
-    without_label = [image_id for image_id in ids if image_id not in labelled]
-    unmatched = _unmatched(len(table), len(ids), without_image, without_label)
-    if unmatched and not ignore_unlabelled:
-        msg = f"{source}: {unmatched}; expected one label for each image of the cache. {_CURE}"
-        raise LabelError(msg)
-    if unmatched:
-        warnings = (*warnings, f"{source}: {unmatched}; left out")
-    present = sorted(set(table["label"]) - {""})
-    for name in exclude_class:
-        if name not in present:
-            msg = (
-                f"--exclude-class {name!r}: no such class; {source} has {listed(present)}{did_you_mean(name, present)}"
-            )
-            raise LabelError(msg)
-    kept = table.loc[~table["label"].isin(["", *exclude_class])].set_index("id")
-    chosen = kept.index.intersection(pd.Index(list(ids), dtype=object))
-    cells = kept.loc[chosen]
-    row_of = {image_id: row for row, image_id in enumerate(ids)}
-    rows = np.array([row_of[image_id] for image_id in chosen], dtype=np.int64)
-    order = np.argsort(rows)
-    order = order[good[rows[order]]]
-    classes, labels = np.unique(cells["label"].to_numpy(dtype="U")[order], return_inverse=True)
-    if len(classes) < least_classes:
-        msg = f"{source}: {len(order)} usable images in {len(classes)} class ({listed(classes.tolist())}); expected at least {least_classes}"
-        raise LabelError(msg)
-    group_names, groups = np.unique(cells["group"].to_numpy(dtype="U")[order], return_inverse=True)
-    return LabelledImages(
-        ids=tuple(str(chosen[place]) for place in order),
-        rows=rows[order],
-        labels=labels.astype(np.int64),
-        classes=tuple(classes.tolist()),
-        groups=groups.astype(np.int64) if grouped else None,
-        group_names=tuple(group_names.tolist()) if grouped else (),
-        n_quarantined=len(rows) - len(order),
-        n_unlabelled=len(without_label),
-        warnings=tuple(warnings),
-    )
-
-
-def _unmatched(n_labelled: int, n_rows: int, without_image: Sequence[str], without_label: Sequence[str]) -> str:
-    parts = []
-    if without_image:
-        parts.append(
-            f"{len(without_image)} of {n_labelled} labelled ids have no image ({listed(without_image, _MOST_EXAMPLES)})"
-        )
-    if without_label:
-        parts.append(f"{len(without_label)} of {n_rows} images have no label ({listed(without_label, _MOST_EXAMPLES)})")
-    return "; ".join(parts)
+    classes = pd.Series([(label,) for label in labels], dtype=object)
+    return pd.DataFrame({"id": list(ids), "label": labels, "classes": classes, "group": "", "line": 0}, dtype=object)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from heads.arrays import Float, Indices
@@ -27,14 +28,29 @@ class LinearHead(Head):
     coef_: Float
     intercept_: Float
 
-    def _solved(self, candidate: float, classes: Indices, coef: torch.Tensor, intercept: torch.Tensor) -> Self:
+    def _solved(
+        self, candidate: float, classes: Indices, coef: torch.Tensor, intercept: torch.Tensor, *, many: bool
+    ) -> Self:
         """Return a fitted copy."""
         head: Self = clone(self).set_params(**{self.chosen: candidate})
         head.classes_ = classes
+        head.is_many_ = many
         head.n_features_in_ = len(coef)
         head.coef_ = np.ascontiguousarray(coef.cpu().numpy())
         head.intercept_ = intercept.cpu().numpy().copy()
         return head
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return coefficients and intercepts."""
+        return {"coef_": self.coef_, "intercept_": self.intercept_}
+
+    def _take_up(self, arrays: dict[str, NDArray[Any]], n_columns: int, n_classes: int) -> None:
+        for name, shape in (("coef_", (n_columns, n_classes)), ("intercept_", (n_classes,))):
+            if arrays[name].shape != shape:
+                msg = f"{name} has shape {arrays[name].shape}, expected {shape} for {n_columns} columns and {n_classes} classes"
+                raise ValueError(msg)
+            # A copy: arrays that lie askew in the file's bytes are slower, and torch warns of read-only ones.
+            setattr(self, name, arrays[name].copy())
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return decision values; see :meth:`heads.head.Head.outputs`."""

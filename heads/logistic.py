@@ -1,4 +1,4 @@
-"""The logistic head: multinomial logistic regression, many training sets in one pass over the rows."""
+"""The logistic head: logistic regression, multinomial or one against the rest, many training sets in one pass over the rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEVER = -1e30
 
 
 class LogisticHead(LinearHead):
-    """Multinomial logistic regression with a squared penalty on whitened columns.
+    """Multinomial logistic regression with a squared penalty on whitened columns; one against the rest where labels are many.
 
     Minimises ``C * sum_i w_i * loss_i + ||B||^2 / 2``, as scikit-learn's ``LogisticRegression`` does; B are the coefficients
     of whitened columns (of standardised ones with ``shrinkage=1``), where the penalty asks the same of every direction.
@@ -92,7 +92,8 @@ class LogisticHead(LinearHead):
             for place, (each, search) in enumerate(zip(coordinates, searches, strict=True)):
                 coef, intercept = each.plain(search.point)
                 known = torch.from_numpy(each.classes).to(coef.device)
-                head = self._solved(C, each.classes, coef[:, known], intercept[known])
+                many = problem.targets.is_many
+                head = self._solved(C, each.classes, coef[:, known], intercept[known], many=many)
                 head.objective_, head.n_steps_ = search.value, search.n_steps
                 fits.append(Fit(place, C, head))
             yield fits
@@ -123,9 +124,8 @@ class _Coordinates:
         dtype = problem.rows.dtype
         self.classes: Indices = problem.classes_of(cells)
         self._n_classes = problem.n_classes
-        share = 1 / len(self.classes)
         weight = float(problem.weights[problem.images_of(cells)].sum()) * problem.rows.n_views
-        curvature = C * weight * share * (1 - share)
+        curvature = C * weight * _variance_of_a_probability(problem, cells, self.classes)
         inverse_scale = moments.inverse_scale()
         shaped = moments.correlation_within(inverse_scale).to(dtype).mul_(curvature + 1 - shrinkage)
         shaped.diagonal().add_(shrinkage)
@@ -180,6 +180,15 @@ class _Coordinates:
         return loss + float(penalty) / 2, torch.cat([by_u, total.double()[None] * self._unit])
 
 
+def _variance_of_a_probability(problem: Problem, cells: TrainingSet, classes: Indices) -> float:
+    """Guess ``p (1 - p)`` of a row's probabilities, mean over classes: what curves the loss."""
+    if not problem.targets.is_many:
+        return 1 / len(classes) * (1 - 1 / len(classes))
+    here = problem.targets.take(problem.learned_from(cells))
+    share = (here.counts[classes] / len(here)).clip(0.01, 0.5)
+    return float((share * (1 - share)).mean())
+
+
 def _run(problem: Problem, coordinates: Sequence[_Coordinates], searches: Sequence[Search], C: float) -> None:
     """Search for all sets at once: a pass over the rows shows each its trial point."""
     weights = torch.from_numpy(problem.weights * C)
@@ -216,20 +225,39 @@ def _pass(
     coef = torch.cat([each for each, _ in plain], dim=1)
     intercept = torch.cat([each for _, each in plain])
     weights = weights.to(rows.device)
-    labels = torch.from_numpy(problem.labels).to(rows.device)
+    targets = problem.targets.encoded(np.arange(n_classes)).to(rows.device)
+    positive = torch.from_numpy(problem.positive_weights).to(rows.device, rows.dtype)
     losses = torch.zeros(n_heads, dtype=torch.float64, device=rows.device)
     gradient = torch.zeros_like(coef)
     total = torch.zeros_like(intercept)
     for images, chunk in rows.chunks():
         here = torch.from_numpy(images).to(rows.device)
         weight = weights[here].repeat_interleave(rows.n_views, dim=0)
-        true = labels[here].repeat_interleave(rows.n_views)[:, None, None].expand(-1, n_heads, 1)
+        true = targets[here].repeat_interleave(rows.n_views, dim=0)
         logits = product(chunk, coef).add_(intercept).reshape(len(chunk), n_heads, n_classes)
-        slope = torch.log_softmax(logits, dim=2)
-        losses -= (slope.gather(2, true)[:, :, 0] * weight).sum(dim=0)
-        slope.exp_().scatter_add_(2, true, slope.new_full((1, 1, 1), -1).expand(true.shape))
-        slope.mul_(weight.to(slope.dtype)[:, :, None])
-        flat = slope.reshape(len(chunk), -1)
+        if problem.targets.is_many:
+            own, slope = _binary(logits, true.to(rows.dtype), positive)
+        else:
+            own, slope = _multinomial(logits, true)
+        losses += (own * weight).sum(dim=0)
+        flat = slope.mul_(weight.to(slope.dtype)[:, :, None]).reshape(len(chunk), -1)
         gradient += product(chunk.T, flat)
         total += flat.sum(dim=0)
     return losses.tolist(), list(gradient.split(n_classes, dim=1)), list(total.split(n_classes))  # type: ignore[no-untyped-call]
+
+
+def _multinomial(logits: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cross-entropy, shape (n_rows, n_heads), and its slope by the logits, shape (n_rows, n_heads, n_classes)."""
+    places = true[:, None, None].expand(-1, logits.shape[1], 1)
+    slope = torch.log_softmax(logits, dim=2)
+    losses = -slope.gather(2, places)[:, :, 0]
+    slope.exp_().scatter_add_(2, places, slope.new_full((1, 1, 1), -1).expand(places.shape))
+    return losses, slope
+
+
+def _binary(logits: torch.Tensor, true: torch.Tensor, positive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same of binary cross-entropies, summed over classes, members weighing ``positive``."""
+    member = (true * positive)[:, None]
+    other = (1 - true)[:, None]
+    losses = (member * torch.nn.functional.softplus(-logits) + other * torch.nn.functional.softplus(logits)).sum(dim=2)
+    return losses, torch.sigmoid(logits).mul_(member + other).sub_(member)

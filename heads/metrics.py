@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from heads.arrays import Float, Indices
+from heads.bootstrap import interval, resampled_weights
 from heads.calibration import calibration
+from heads.targets import OneLabel
 
 HEADLINE = ("balanced_accuracy", "accuracy", "macro_f1", "weighted_f1", "log_loss")
 _N_RESAMPLES = 1000
-_RESAMPLES_AT_ONCE = 50
-_LEAST_PROBABILITY = 1e-15
 
 
 def confusion_matrix(labels: Indices, predicted: Indices, n_classes: int) -> Indices:
@@ -74,15 +74,8 @@ def scores_of_counts(hits: NDArray[Any], true: NDArray[Any], called: NDArray[Any
     }
 
 
-def image_losses(labels: Indices, probabilities: Float) -> NDArray[np.float64]:
-    """Return minus the log-probability of each image's true class: float64 array, shape (n_images,), in nats."""
-    true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.maximum(true, _LEAST_PROBABILITY))
-
-
-def mean_loss_of_any(classes: Indices, probabilities: Float) -> float:
-    """Return the mean loss over images and classes, as if each image were of each of these classes in turn, in nats."""
-    return float(-np.log(np.maximum(probabilities[:, classes], _LEAST_PROBABILITY)).mean())
+def _losses(labels: Indices, probabilities: Float) -> NDArray[np.float64]:
+    return OneLabel(labels, probabilities.shape[1]).losses(probabilities)
 
 
 def headline(labels: Indices, probabilities: Float) -> dict[str, float]:
@@ -102,7 +95,7 @@ def headline(labels: Indices, probabilities: Float) -> dict[str, float]:
     confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
     scores = scores_of_counts(confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0))
     figures = {name: float(value) for name, value in scores.items()}
-    return figures | {"log_loss": float(image_losses(labels, probabilities).mean())}
+    return figures | {"log_loss": float(_losses(labels, probabilities).mean())}
 
 
 def bootstrap_intervals(
@@ -133,17 +126,12 @@ def bootstrap_intervals(
     dict
         ``(low, high)`` for each name in ``HEADLINE``.
     """
-    rng = np.random.default_rng(seed)
     n_images, n_classes = probabilities[0].shape
-    units = np.arange(n_images) if groups is None else groups
-    n_units = int(units.max()) + 1
-    totals = {name: np.zeros(n_resamples) for name in HEADLINE}
-    losses = [image_losses(labels, repeat) for repeat in probabilities]
-    # In pieces: all resamples of many images at once would need more memory than their features.
-    for start in range(0, n_resamples, _RESAMPLES_AT_ONCE):
-        here = slice(start, min(start + _RESAMPLES_AT_ONCE, n_resamples))
-        drawn = rng.multinomial(n_units, np.full(n_units, 1 / n_units), size=here.stop - here.start)
-        weights = drawn[:, units].astype(np.float32)
+    losses = [_losses(labels, repeat) for repeat in probabilities]
+    found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in HEADLINE}
+    for piece in resampled_weights(n_images, groups, n_resamples=n_resamples, seed=seed):
+        weights = piece.astype(np.float32)
+        figures = []
         for repeat, loss in zip(probabilities, losses, strict=True):
             called = repeat.argmax(axis=1)
             right = np.flatnonzero(labels == called)
@@ -152,13 +140,11 @@ def bootstrap_intervals(
                 _weighted_counts(weights, labels, n_classes),
                 _weighted_counts(weights, called, n_classes),
             )
-            scores["log_loss"] = (weights @ loss) / np.maximum(weights.sum(axis=1), 1)
-            for name in HEADLINE:
-                totals[name][here] += scores[name] / len(probabilities)
-    low, high = 2.5, 97.5
-    return {
-        name: (float(np.percentile(values, low)), float(np.percentile(values, high))) for name, values in totals.items()
-    }
+            figures.append(scores | {"log_loss": (weights @ loss) / np.maximum(weights.sum(axis=1), 1)})
+        for name in HEADLINE:
+            found[name].append(np.mean([each[name] for each in figures], axis=0))
+    edges = {name: interval(np.concatenate(values)) for name, values in found.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in edges.items()}
 
 
 def per_class(labels: Indices, predicted: Indices, classes: Sequence[str]) -> list[dict[str, Any]]:

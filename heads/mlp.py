@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import clone
 
 from features_cache.errors import OptionError
 from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
 from heads.head import Fit, Head
 from heads.problem import Problem, TrainingSet
+from heads.targets import row_losses
 from heads.whiten import Whitening
 
 N_NETWORKS = 3
@@ -25,7 +27,8 @@ _LEAST_BATCH_ROWS = 16
 class MLPHead(Head):
     """Three perceptrons fitted side by side on the same batches, averaged.
 
-    Hidden layers are ReLU with dropout; the loss is cross-entropy, weighted by the sample weights; AdamW (Loshchilov and
+    Hidden layers are ReLU with dropout; the loss is cross-entropy (binary, summed over classes, where labels are many), weighted
+    by the sample weights; AdamW (Loshchilov and
     Hutter, 2019) with a one-cycle learning rate (Smith and Topin, 2018). The networks share batches and optimiser, and
     their first layers are computed as one product, but no parameter: each learns as it would alone.
 
@@ -110,10 +113,22 @@ class MLPHead(Head):
                 if epoch in candidates:
                     head = clone(self).set_params(epochs=epoch)
                     head.classes_ = training.classes
+                    head.is_many_ = problem.targets.is_many
                     head.n_features_in_ = problem.rows.n_columns
                     head.networks_ = training.folded_networks()
                     head.training_loss_ = list(training.losses)
                     yield [Fit(place, epoch, head)]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the networks' parameters."""
+        return {f"networks.{name}": tensor.cpu().numpy() for name, tensor in self.networks_.state_dict().items()}
+
+    def _take_up(self, arrays: dict[str, NDArray[Any]], n_columns: int, n_classes: int) -> None:
+        prefix = "networks."
+        state = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        self.networks_ = S0Networks(n_columns, self.width, n_classes, self.dropout)
+        self.networks_.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
+        self.networks_.eval()
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return each network's outputs; see :meth:`heads.head.Head.outputs`."""
@@ -191,13 +206,14 @@ class _Training:
         self.losses: list[float] = []
         rows = problem.rows
         self.classes = problem.classes_of(cells)
-        images = problem.images_of(cells)
+        images = problem.learned_from(cells)
         self._whitening = Whitening.fit(problem.moments_of(cells), head.shrinkage, rows.dtype)
         self._narrow = _narrow_type(rows.device)
         self._X = torch.cat([self._whitening.apply(chunk, self._narrow) for _, chunk in rows.chunks(images)])
-        labels = np.searchsorted(self.classes, problem.labels[images]).repeat(rows.n_views)
-        # A row of an absent class has no weight: its label, out of range, is never looked at.
-        self._labels = torch.from_numpy(labels.clip(max=len(self.classes) - 1)).to(rows.device)
+        self._is_many = problem.targets.is_many
+        true = problem.targets.take(images).encoded(self.classes)
+        self._true = true.to(rows.device).repeat_interleave(rows.n_views, dim=0)
+        self._positive = torch.from_numpy(problem.positive_weights[self.classes]).float().to(rows.device)
         # Weights of mean 1 keep the step length, whatever scale they come in.
         weights = problem.weights[images].repeat(rows.n_views)
         self._weights = torch.from_numpy(weights / weights.mean()).float().to(rows.device)
@@ -229,8 +245,9 @@ class _Training:
         """Learn from some rows; return the mean loss of a row and network."""
         with torch.autocast(self._X.device.type, self._narrow, enabled=self._narrow != torch.float32):
             outputs = self._networks(self._X[batch])
+        true = self._true[batch]
         losses = torch.stack(
-            [torch.nn.functional.cross_entropy(out.float(), self._labels[batch], reduction="none") for out in outputs]
+            [row_losses(out.float(), true, many=self._is_many, positive_weights=self._positive) for out in outputs]
         )
         loss = (losses * self._weights[batch]).mean(dim=1).sum()
         self._optimiser.zero_grad(set_to_none=True)

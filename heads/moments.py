@@ -6,6 +6,7 @@ Sums over disjoint sets of images add up, so one pass over the rows serves every
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ import torch
 from heads.arrays import Float64, Indices
 from heads.dense import gram
 from heads.feature_rows import FeatureRows
+from heads.targets import Targets
 
 _LOOKED_AT = 1001
+_SAYS_NOTHING = 1e-11
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +28,10 @@ class Moments:
     ----------
     reference : float64 tensor, shape (n_columns,)
         Near the mean, so that nothing is lost when means are taken out.
-    weight : float64 tensor, shape (n_classes,)
-        Sum of w over the rows of each class.
-    total : float64 tensor, shape (n_columns, n_classes)
-        Sum of ``w (x - r)`` over the rows of each class.
+    together : float64 tensor, shape (n_classes + 1, n_classes + 1)
+        Sum of w over the rows that are of two classes at once; the last row and column stand for all rows.
+    total : float64 tensor, shape (n_columns, n_classes + 1)
+        Sum of ``w (x - r)`` over the rows of each class; the last column over all rows.
     products : float64 tensor, shape (n_columns, n_columns)
         Sum of ``w (x - r)(x - r)'``.
     precision : float
@@ -36,28 +39,38 @@ class Moments:
     """
 
     reference: torch.Tensor
-    weight: torch.Tensor
+    together: torch.Tensor
     total: torch.Tensor
     products: torch.Tensor
     precision: float
 
-    def __add__(self, other: Moments) -> Moments:
-        return dataclasses.replace(
-            self,
-            weight=self.weight + other.weight,
-            total=self.total + other.total,
-            products=self.products + other.products,
-        )
+    @classmethod
+    def total_of(cls, parts: Sequence[Moments]) -> Moments:
+        """Add up the sums of disjoint sets; the parts stay as they are."""
+        first, *others = parts
+        if not others:
+            return first
+        second, *others = others
+        sums = {name: getattr(first, name) + getattr(second, name) for name in ("together", "total", "products")}
+        for other in others:  # in place: one new array instead of one a part
+            for name, value in sums.items():
+                value.add_(getattr(other, name))
+        return dataclasses.replace(first, **sums)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Sum of w over the rows of each class, shape (n_classes,)."""
+        return self.together.diagonal()[:-1]
 
     @property
     def n_rows(self) -> float:
         """Sum of all weights."""
-        return float(self.weight.sum())
+        return float(self.together[-1, -1])
 
     @property
     def offset(self) -> torch.Tensor:
         """Mean of the rows less the reference, shape (n_columns,)."""
-        return self.total.sum(dim=1) / self.n_rows
+        return self.total[:, -1] / self.n_rows
 
     @property
     def mean(self) -> torch.Tensor:
@@ -81,40 +94,42 @@ class Moments:
         return covariance.mul_(inverse_scale).mul_(inverse_scale[:, None])
 
     def correlation_within(self, inverse_scale: torch.Tensor) -> torch.Tensor:
-        """Return the same of the rows' distances from their classes' means: what classes do not account for."""
-        between = self.total / self.weight.clamp_min(1e-300).sqrt()
+        """Return the same of what classes do not account for, by linear regression of columns on membership.
+
+        Where each row is of one class, these are the rows' distances from their classes' means.
+        """
+        values, vectors = torch.linalg.eigh(self.together)
+        # Memberships of one class each add up to 1: one direction says nothing new.
+        known = values > _SAYS_NOTHING * values[-1]
+        between = (self.total @ vectors[:, known]).mul_(values[known].rsqrt())
         covariance = torch.addmm(self.products, between, between.T, alpha=-1).div_(self.n_rows)
         return covariance.mul_(inverse_scale).mul_(inverse_scale[:, None])
 
 
-def moments_of_cells(
-    rows: FeatureRows, labels: Indices, weights: Float64, cells: Indices, n_classes: int
-) -> list[Moments]:
+def moments_of_cells(rows: FeatureRows, targets: Targets, weights: Float64, cells: Indices) -> list[Moments]:
     """Add up the rows of each cell, in one pass.
 
     Parameters
     ----------
     rows : FeatureRows
-    labels : int64 array, shape (n_images,)
-        Class indices.
+    targets : Targets
     weights : float64 array, shape (n_images,)
         Of each of an image's rows.
     cells : int64 array, shape (n_images,)
         0 to n_cells - 1.
-    n_classes : int
 
     Returns
     -------
     list of Moments, length n_cells
     """
-    n_columns, device = rows.n_columns, rows.device
+    n_columns, device, n_members = rows.n_columns, rows.device, targets.n_classes + 1
     wide = torch.float64
     reference: torch.Tensor | None = None
     sums = [
         Moments(
             reference=torch.empty(0),
-            weight=torch.zeros(n_classes, dtype=wide, device=device),
-            total=torch.zeros((n_columns, n_classes), dtype=wide, device=device),
+            together=torch.zeros((n_members, n_members), dtype=wide, device=device),
+            total=torch.zeros((n_columns, n_members), dtype=wide, device=device),
             products=torch.zeros((n_columns, n_columns), dtype=wide, device=device),
             precision=torch.finfo(rows.dtype).eps,
         )
@@ -127,15 +142,15 @@ def moments_of_cells(
         for cell in np.unique(cells[images]).tolist():
             here = np.flatnonzero(cells[images] == cell)
             part = _rows_of(chunk, here, rows.n_views) - reference
-            weight = torch.from_numpy(weights[images[here]]).to(device).repeat_interleave(rows.n_views)
-            true = torch.from_numpy(labels[images[here]]).to(device).repeat_interleave(rows.n_views)
-            member = torch.zeros((len(part), n_classes), dtype=rows.dtype, device=device)
-            member[torch.arange(len(part), device=device), true] = weight.to(rows.dtype)
+            weight = torch.from_numpy(weights[images[here]]).to(device)
+            member = torch.from_numpy(targets.take(images[here]).members).to(device)
+            member = torch.cat([member, member.new_ones((len(here), 1))], dim=1).to(wide)
             into = sums[cell]
-            into.weight.index_add_(0, true, weight)
+            into.together.add_(rows.n_views * (member.T @ (weight[:, None] * member)))
             # Products of a chunk are float32 where the rows are; their sums are float64.
-            into.total.add_(part.T @ member)
-            part *= weight.sqrt().to(rows.dtype)[:, None]
+            weighted = (weight[:, None] * member).to(rows.dtype).repeat_interleave(rows.n_views, dim=0)
+            into.total.add_(part.T @ weighted)
+            part *= weight.sqrt().to(rows.dtype).repeat_interleave(rows.n_views)[:, None]
             into.products.add_(gram(part))
     if reference is None:
         msg = "there are no rows"

@@ -15,6 +15,7 @@ import numpy as np
 from heads.arrays import Indices
 from heads.folds import Fold, inner_folds
 from heads.problem import TrainingSet
+from heads.targets import Targets
 
 _PIECES_OF_A_HALF = 3
 
@@ -59,7 +60,7 @@ class Nesting:
 
     Parameters
     ----------
-    cells : int64 array, shape (n_images,)
+    cells : int64 array, shape (n_images + n_extra,)
         The cell of each image.
     folds : tuple of NestedFold
     """
@@ -76,33 +77,47 @@ class Nesting:
         return asked
 
 
-def nest(folds: Sequence[Fold], labels: Indices, groups: Indices | None, *, n_neighbours: int, seed: int) -> Nesting:
+def nest(
+    folds: Sequence[Fold],
+    targets: Targets,
+    groups: Indices | None,
+    *,
+    n_neighbours: int,
+    seed: int,
+    n_extra: int = 0,
+) -> Nesting:
     """Make the training sets of one repeat of folds.
 
     Parameters
     ----------
     folds : sequence of Fold
         Of one repeat: each image is held out once.
-    labels : int64 array, shape (n_images,)
-        Class indices.
+    targets : Targets
+        Of the images that are divided.
     groups : int64 array, shape (n_images,), or None
     n_neighbours : int
         A fold's settings are chosen on so many folds before it and after it, in a circle.
     seed : int
         Of the division of two folds into smaller cells.
+    n_extra : int
+        Images after those that are divided: a cell of their own, learned from in every training set.
 
     Returns
     -------
     Nesting
     """
-    pieces = [_pieces(fold, labels, groups, seed) if len(folds) == 2 else [fold.held_out] for fold in folds]
-    cells = np.zeros(len(labels), dtype=np.int64)
+    pieces = [_pieces(fold, targets, groups, seed) if len(folds) == 2 else [fold.held_out] for fold in folds]
+    cells = np.zeros(len(targets) + n_extra, dtype=np.int64)
     of_fold: list[list[int]] = []
     for fold_pieces in pieces:
         numbers = [sum(map(len, of_fold)) + place for place in range(len(fold_pieces))]
         for number, places in zip(numbers, fold_pieces, strict=True):
             cells[places] = number
         of_fold.append(numbers)
+    extra: frozenset[int] = frozenset()
+    if n_extra:
+        extra = frozenset([sum(map(len, of_fold))])
+        cells[len(targets) :] = max(extra)
     whole = frozenset(range(1 + int(cells.max())))
     nested = []
     for place, fold in enumerate(folds):
@@ -111,17 +126,18 @@ def nest(folds: Sequence[Fold], labels: Indices, groups: Indices | None, *, n_ne
         inner = []
         for judged in _judges(of_fold, place, n_neighbours):
             judgement = Judgement(learned=learned - judged, judged=judged)
-            if len(np.unique(labels[np.isin(cells, list(judgement.learned))])) > 1:
+            seen = np.isin(cells[: len(targets)], list(judgement.learned))
+            if targets.take(np.flatnonzero(seen)).can_be_learned:
                 inner.append(judgement)
         nested.append(NestedFold(fold=fold, outer=Judgement(learned=learned, judged=held_out), inner=tuple(inner)))
     return Nesting(cells=cells, folds=tuple(nested))
 
 
-def _pieces(fold: Fold, labels: Indices, groups: Indices | None, seed: int) -> list[Indices]:
+def _pieces(fold: Fold, targets: Targets, groups: Indices | None, seed: int) -> list[Indices]:
     """Divide one of two folds: the other one's choices need something to learn from and something to judge."""
     here = fold.held_out
     own_groups = None if groups is None else groups[here]
-    parts = inner_folds(labels[here], own_groups, n_folds=_PIECES_OF_A_HALF, seed=seed)
+    parts = inner_folds(targets.take(here), own_groups, n_folds=_PIECES_OF_A_HALF, seed=seed)
     return [here[part.held_out] for part in parts] or [here]
 
 

@@ -3,50 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from features_cache.progress import Progress
-from heads.arrays import Float32, Float64, Indices
-from heads.catalogue import HEADS, make_head
-from heads.choosing import Choice, Evidence, average_members, choose, evidence
+from heads.arrays import Float64, Indices
+from heads.catalogue import HeadKind
+from heads.choosing import Choice, Evidence, choose, evidence
 from heads.cross_fit import cross_fit
-from heads.feature_rows import FeatureRows
 from heads.folds import Fold
 from heads.head import Head
 from heads.nesting import nest
-from heads.problem import Problem
-
-
-@dataclasses.dataclass(kw_only=True)
-class LearnedFrom:
-    """Images that heads may learn from.
-
-    Parameters
-    ----------
-    rows : FeatureRows
-    labels : int64 array, shape (n_images,)
-        Class indices, 0 to n_classes - 1.
-    groups : int64 array, shape (n_images,), or None
-    weights : float64 array, shape (n_images,)
-    n_classes : int
-    """
-
-    rows: FeatureRows
-    labels: Indices
-    groups: Indices | None
-    weights: Float64
-    n_classes: int
-
-    _last: Problem | None = dataclasses.field(default=None, init=False, repr=False)
-
-    def problem(self, cells: Indices | None = None) -> Problem:
-        """Divide the images into cells; as they were last unless given, so that sums over them are not made again."""
-        if self._last is None or (cells is not None and not np.array_equal(cells, self._last.cells)):
-            self._last = Problem(self.rows, self.labels, self.weights, self.n_classes, cells)
-        return self._last
+from heads.predictions import Inner, Predictions
+from heads.prior import Prior, prior_shift
+from heads.probabilities import image_probabilities
+from heads.problem import TrainingData
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,28 +27,25 @@ class OutOfFold:
 
     Parameters
     ----------
-    averaged : float32 array, shape (n_repeats, n_images, n_classes)
-        Probabilities averaged over the views that `submit` will average over.
-    view_0 : float32 array, same shape
-        Of the image itself alone.
+    predictions : Predictions
     choices : tuple of Choice
         What was chosen inside each fold.
     final : Choice
         What the folds, as a whole, choose for the fit on all images.
     """
 
-    averaged: Float32
-    view_0: Float32
+    predictions: Predictions
     choices: tuple[Choice, ...]
     final: Choice
 
 
 def out_of_fold(
-    names: Sequence[str],
-    images: LearnedFrom,
+    kinds: Mapping[str, HeadKind],
+    data: TrainingData,
     folds: Sequence[Fold],
     *,
     n_averaged: int,
+    prior: Prior = "balanced",
     seed: int,
     progress: Progress,
 ) -> dict[str, OutOfFold]:
@@ -86,14 +55,14 @@ def out_of_fold(
 
     Parameters
     ----------
-    names : sequence of str
-        Keys of ``HEADS``.
-    images : LearnedFrom
-        All labelled images.
+    kinds : mapping of str to HeadKind
+    data : TrainingData
     folds : sequence of Fold
-        Each repeat's folds hold out every image once.
+        Each repeat's folds hold out every scored image once.
     n_averaged : int
         How many views, from view 0 on, a prediction is averaged over.
+    prior : {"balanced", "train"}
+        See :mod:`heads.prior`.
     seed : int
     progress : callable
         Called with what is done, how many fits are done, how many there are.
@@ -104,16 +73,22 @@ def out_of_fold(
         By name.
     """
     n_repeats = 1 + max(fold.repeat for fold in folds)
-    gathered = {name: _Gathered(images, n_repeats) for name in names}
+    gathered = {name: _Gathered(kind, data, n_repeats, prior) for name, kind in kinds.items()}
+    scored = data.scored
     for repeat in range(n_repeats):
         own = [fold for fold in folds if fold.repeat == repeat]
-        for name in names:
-            kind = HEADS[name]
-            nesting = nest(own, images.labels, images.groups, n_neighbours=kind.n_neighbours, seed=seed)
-            problem = images.problem(nesting.cells)
-            head = _unfitted(name, seed)
+        for name, kind in kinds.items():
+            nesting = nest(
+                own,
+                scored,
+                data.groups,
+                n_neighbours=kind.n_neighbours,
+                seed=seed,
+                n_extra=len(data.targets) - data.n_scored,
+            )
+            problem = data.problem(nesting.cells)
             judged = cross_fit(
-                head,
+                kind.build(seed),
                 problem,
                 nesting.judgements(),
                 (*kind.watched, *kind.grid),
@@ -121,52 +96,57 @@ def out_of_fold(
                 progress=progress,
                 what=f"{name}, repeat {repeat + 1} of {n_repeats}" if n_repeats > 1 else name,
             )
-            into = gathered[name]
             for nested in nesting.folds:
-                choice = choose(kind, head.get_params(), [evidence(problem, judged, each) for each in nested.inner])
-                into.choices.append(choice)
-                into.outer.append(evidence(problem, judged, nested.outer))
-                held_out = nested.fold.held_out
-                scores = judged[nested.outer.learned].of(held_out, choice.settings[kind.head.chosen])
-                temperature = choice.settings["temperature"]
-                into.averaged[repeat, held_out] = average_members(scores, temperature)
-                into.view_0[repeat, held_out] = average_members(scores[:, :, :1], temperature)
-    return {name: into.concluded(name, _unfitted(name, seed).get_params()) for name, into in gathered.items()}
-
-
-def _unfitted(name: str, seed: int) -> Head:
-    head = make_head(name)
-    return head.set_params(seed=seed) if "seed" in head.get_params() else head
+                inner = [evidence(problem, judged, each) for each in nested.inner]
+                gathered[name].enter(nested.fold, inner, evidence(problem, judged, nested.outer), kind.build(seed))
+    return {name: into.concluded(kinds[name].build(seed)) for name, into in gathered.items()}
 
 
 class _Gathered:
     """What is known of one head after some folds."""
 
-    def __init__(self, images: LearnedFrom, n_repeats: int) -> None:
-        shape = n_repeats, len(images.labels), images.n_classes
-        self.averaged = np.zeros(shape, dtype=np.float32)
-        self.view_0 = np.zeros(shape, dtype=np.float32)
-        self.choices: list[Choice] = []
-        self.outer: list[Evidence] = []
+    def __init__(self, kind: HeadKind, data: TrainingData, n_repeats: int, prior: Prior) -> None:
+        shape = n_repeats, data.n_scored, data.targets.n_classes
+        self._kind, self._data, self._prior = kind, data, prior
+        self._averaged, self._view_0 = np.zeros(shape), np.zeros(shape)
+        self._inner: list[Inner] = []
+        self._choices: list[Choice] = []
+        self._outer: list[Evidence] = []
 
-    def concluded(self, name: str, settings: dict[str, Any]) -> OutOfFold:
+    def enter(self, fold: Fold, inner: Sequence[Evidence], outer: Evidence, head: Head) -> None:
+        """Choose by what was said inside the fold, and keep what the head so chosen says of the held-out images."""
+        shift = prior_shift(self._data, self._prior, fold.held_out)
+        choice = choose(self._kind, head.get_params(), inner, shift)
+        self._choices.append(choice)
+        self._outer.append(outer)
+        self._averaged[fold.repeat, outer.images] = self._said(outer, choice, shift)
+        self._view_0[fold.repeat, outer.images] = self._said(outer, choice, shift, n_views=1)
+        images: Indices = np.concatenate([np.arange(0), *(each.images for each in inner)])
+        none = np.zeros((0, self._averaged.shape[2]))
+        probabilities = np.concatenate([none, *(self._said(each, choice, shift) for each in inner)])
+        order = np.argsort(images)
+        self._inner.append(Inner(images[order], probabilities[order]))
+
+    def _said(self, given: Evidence, choice: Choice, shift: Float64, n_views: int | None = None) -> Float64:
+        scores = given.scores(choice.settings[self._kind.head.chosen])[:, :, :n_views]
+        return image_probabilities(scores, choice.settings["temperature"], shift, many=self._data.targets.is_many)
+
+    def concluded(self, head: Head) -> OutOfFold:
         """Choose for the final fit: by heads of all folds, each judged by the images that it never saw."""
         return OutOfFold(
-            averaged=self.averaged,
-            view_0=self.view_0,
-            choices=tuple(self.choices),
-            final=choose(HEADS[name], settings, self.outer),
+            predictions=Predictions(averaged=self._averaged, view_0=self._view_0, inner=tuple(self._inner)),
+            choices=tuple(self._choices),
+            final=choose(self._kind, head.get_params(), self._outer, prior_shift(self._data, self._prior)),
         )
 
 
-def fit_final(name: str, images: LearnedFrom, choice: Choice) -> Head:
+def fit_final(kind: HeadKind, data: TrainingData, choice: Choice) -> Head:
     """Fit a head on all images.
 
     Parameters
     ----------
-    name : str
-        A key of ``HEADS``.
-    images : LearnedFrom
+    kind : HeadKind
+    data : TrainingData
     choice : Choice
         From :func:`out_of_fold`.
 
@@ -175,9 +155,8 @@ def fit_final(name: str, images: LearnedFrom, choice: Choice) -> Head:
     fitted head
         Its classes are indices.
     """
-    problem = images.problem()
-    head = make_head(name, **choice.settings)
-    (last,) = (
-        fits[0].head for fits in head.fit_sets(problem, [problem.whole], [choice.settings[HEADS[name].head.chosen]])
-    )
+    problem = data.problem()
+    head: Head = kind.head(**choice.settings)
+    candidate = choice.settings[kind.head.chosen]
+    (last,) = (fits[0].head for fits in head.fit_sets(problem, [problem.whole], [candidate]))
     return last

@@ -1,30 +1,25 @@
-"""Pictures of a run, and the table that closes the command."""
+"""The tables that close a command."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from rich.table import Table
 
 from features_cache.recipe import RANDOM_WEIGHTS
-from heads.catalogue import HEADS
-from heads.choosing import Choice
-from heads.metrics import HEADLINE
+from heads.scoring import headline_names
 
 TITLES = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "macro_f1": "macro F1",
+    "micro_f1": "micro F1",
+    "mean_average_precision": "mAP",
+    "exact_match": "exact match",
     "weighted_f1": "weighted F1",
     "log_loss": "log-loss",
 }
-_MOST_COUNTS = 20
-_BLUE, _ORANGE = "#2b6ca3", "#d1711f"
 
 
 class HasMetrics(Protocol):
@@ -56,16 +51,16 @@ def metrics_table(shown: HasMetrics | Mapping[str, Any]) -> Table:
     if metrics["random_weights"]:
         caption = f"{RANDOM_WEIGHTS}. {caption}"
     table = Table(title=f"{metrics['estimate']} figures", caption=caption)
+    names = headline_names(many=metrics.get("many_labels", False))
+    beside = "macro_f1" if "macro_f1" in names[:1] else "weighted_f1"
     table.add_column("head")
-    for name in HEADLINE:
+    for name in names:
         table.add_column(TITLES[name], justify="right")
-    table.add_column("weighted F1, view 0", justify="right")
+    table.add_column(f"{TITLES[beside]}, view 0", justify="right")
     for name, scores in metrics["heads"].items():
-        cells = [
-            f"{scores[key]['value']:.3f} [{scores[key]['low']:.3f}, {scores[key]['high']:.3f}]" for key in HEADLINE
-        ]
+        cells = [f"{scores[key]['value']:.3f} [{scores[key]['low']:.3f}, {scores[key]['high']:.3f}]" for key in names]
         view_0 = scores.get("view_0")
-        table.add_row(name, *cells, f"{view_0['weighted_f1']:.3f}" if view_0 else "")
+        table.add_row(name, *cells, f"{view_0[beside]:.3f}" if view_0 else "")
     return table
 
 
@@ -74,167 +69,24 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     table = Table(title="runs", caption="out-of-fold figures of every head")
     for title in ("run", "images", "classes", "groups", "blocks", "head"):
         table.add_column(title)
-    for name in HEADLINE:
+    known = {name for run in runs for scores in run.get("heads", {}).values() for name in scores}
+    names = [name for name in TITLES if name in known]
+    for name in names:
         table.add_column(TITLES[name], justify="right")
     for run in runs:
         if "error" in run:
-            table.add_row(run["run"], *[""] * 4, "cannot be read", *[""] * len(HEADLINE))
+            table.add_row(run["run"], *[""] * 4, "cannot be read", *[""] * len(names))
             continue
-        name = f"{run['run']} (RANDOM WEIGHTS)" if run["random_weights"] else run["run"]
+        title = f"{run['run']} (RANDOM WEIGHTS)" if run["random_weights"] else run["run"]
         described = [
-            name,
+            title,
             str(run["n_images"]),
             str(run["n_classes"]),
             run["group_column"] or "",
             ", ".join(run["blocks"]),
         ]
         for head, scores in run["heads"].items():
-            table.add_row(*described, head, *(f"{scores[key]['value']:.3f}" for key in HEADLINE))
+            cells = [f"{scores[key]['value']:.3f}" if key in scores else "" for key in names]
+            table.add_row(*described, head, *cells)
             described = [""] * len(described)
     return table
-
-
-def confusion_picture(
-    confusion: Sequence[Sequence[int]], classes: Sequence[str], *, head: str, random_weights: bool
-) -> bytes:
-    """Draw a confusion matrix: colour is the share of the true class, numbers are counts.
-
-    Parameters
-    ----------
-    confusion : sequence of sequence of int, shape (n_classes, n_classes)
-        Rows are true classes.
-    classes : sequence of str
-    head : str
-        Whose predictions.
-    random_weights : bool
-
-    Returns
-    -------
-    bytes
-        PNG.
-    """
-    counts = np.asarray(confusion)
-    n_classes = len(classes)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(max(4.5, 2.4 + 0.42 * n_classes), 24.0)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(
-        range(n_classes), [_short(name) for name in classes], rotation=60, ha="right", rotation_mode="anchor"
-    )
-    axes.set_yticks(range(n_classes), [_short(name) for name in classes])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if n_classes <= _MOST_COUNTS:
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
-    _title(figure, f"Confusion of {head}, out of fold", random_weights=random_weights)
-    return _png(figure)
-
-
-def counts_picture(class_counts: Sequence[int], classes: Sequence[str], *, random_weights: bool) -> bytes:
-    """Draw how many images each class has: PNG bytes."""
-    figure = Figure(figsize=(7, min(max(2.6, 1.2 + 0.28 * len(classes)), 30.0)), layout="constrained")
-    axes = figure.add_subplot()
-    order = np.argsort(class_counts)
-    bars = axes.barh([_short(classes[place]) for place in order], np.asarray(class_counts)[order], color=_BLUE)
-    axes.bar_label(bars, padding=3, fontsize=8)
-    axes.margins(x=0.1, y=0.02)
-    axes.set_xlabel("images")
-    axes.spines[["top", "right"]].set_visible(False)
-    _title(figure, f"{int(np.sum(class_counts))} labelled images", random_weights=random_weights)
-    return _png(figure)
-
-
-def learning_picture(choices: Sequence[Choice], *, head: str, random_weights: bool) -> bytes | None:
-    """Draw how each fold's choice was made: loss of the inner held-out images by epoch, alpha or C.
-
-    Of the MLPs the loss of the inner training rows stands beside it: a learning curve.
-
-    Returns
-    -------
-    bytes or None
-        PNG; None where nothing was chosen.
-    """
-    chosen = HEADS[head].head.chosen
-    curves = [choice for choice in choices if choice.candidates]
-    if not curves:
-        return None
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    for index, choice in enumerate(curves):
-        if choice.training_loss:
-            epochs = range(1, 1 + len(choice.training_loss))
-            label = "" if index else "inner training, with dropout"
-            axes.plot(epochs, choice.training_loss, color=_ORANGE, alpha=0.7, label=label)
-        tried, losses = zip(*sorted(choice.candidates), strict=True)
-        label = "" if index else "inner held out, views averaged"
-        axes.plot(tried, losses, color=_BLUE, alpha=0.7, marker="" if choice.training_loss else ".", label=label)
-        axes.axvline(choice.settings[chosen], color="0.6", lw=0.8, ls=":", label="" if index else "chosen")
-    if not curves[0].training_loss:
-        axes.set_xscale("log")
-    axes.set_xlabel({"epochs": "epoch"}.get(chosen, chosen))
-    axes.set_ylabel("log-loss (nats)")
-    axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    _title(figure, f"Choice of {chosen} for {head}, one curve a fold", random_weights=random_weights)
-    return _png(figure)
-
-
-def reliability_picture(calibration: Mapping[str, Any], *, head: str, random_weights: bool) -> bytes:
-    """Draw the share of right predictions against the confidence that they were made with: PNG bytes.
-
-    Parameters
-    ----------
-    calibration : mapping
-        As :func:`heads.calibration.calibration` gives it.
-    head : str
-    random_weights : bool
-    """
-    figure = Figure(figsize=(4.8, 4.6), layout="constrained")
-    axes = figure.add_subplot()
-    bins = calibration["bins"]
-    most = max(each["n_images"] for each in bins)
-    axes.plot([0, 1], [0, 1], color="0.6", lw=0.8, ls=":", label="perfectly calibrated")
-    axes.scatter(
-        [each["confidence"] for each in bins],
-        [each["accuracy"] for each in bins],
-        s=[20 + 180 * each["n_images"] / most for each in bins],
-        color=_BLUE,
-        alpha=0.8,
-        label="images of like confidence (size: how many)",
-    )
-    axes.set_xlim(0, 1.02)
-    axes.set_ylim(0, 1.02)
-    axes.set_xlabel("probability of the predicted class")
-    axes.set_ylabel("share of right predictions")
-    axes.legend(frameon=False, loc="upper left", fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    text = f"Reliability of {head}, out of fold: expected calibration error {calibration['expected_error']:.3f}"
-    _title(figure, text, random_weights=random_weights)
-    return _png(figure)
-
-
-def _title(figure: Figure, text: str, *, random_weights: bool) -> None:
-    figure.suptitle(
-        f"{text}\n{RANDOM_WEIGHTS}" if random_weights else text,
-        fontsize=11,
-        color="darkred" if random_weights else "black",
-    )
-
-
-def _short(name: str) -> str:
-    # A dollar sign would begin mathematics.
-    return (name if len(name) <= 24 else f"{name[:22]}…").replace("$", r"\$")
-
-
-def _png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    content = io.BytesIO()
-    # Without the version's stamp the same run gives the same bytes.
-    figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
-    return content.getvalue()

@@ -17,8 +17,8 @@ _MOST_STEPS = 8
 class RidgeHead(LinearHead):
     """Ridge classifier with probabilities.
 
-    Targets are +1 for an image's class and -1 for the others. Decision values become probabilities by a softmax with a
-    temperature (Guo et al., 2017), which is a parameter here and chosen out of fold.
+    Targets are +1 for an image's class, or classes, and -1 for the others. Decision values become probabilities by a softmax, or
+    a sigmoid a class, with a temperature (Guo et al., 2017), which is a parameter here and chosen out of fold.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class RidgeHead(LinearHead):
         The normal equations of a set (Hoerl and Kennard, 1970) are the sum of those of its cells. The intercept is not
         penalised. See :meth:`heads.head.Head.fit_sets`.
         """
-        dtype = problem.rows.dtype
+        dtype, many = problem.rows.dtype, problem.targets.is_many
         for place, cells in enumerate(sets):
             moments = problem.moments_of(cells, weighted=True)
             classes = problem.classes_of(cells)
@@ -70,7 +70,8 @@ class RidgeHead(LinearHead):
             for alpha in candidates:
                 coef = inverse_scale[:, None] * solver.solve(alpha)
                 intercept = target_mean - moments.mean @ coef
-                fits.append(Fit(place, alpha, self._solved(alpha, classes, coef.to(dtype), intercept.to(dtype))))
+                head = self._solved(alpha, classes, coef.to(dtype), intercept.to(dtype), many=many)
+                fits.append(Fit(place, alpha, head))
             yield fits
 
 

@@ -12,7 +12,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
 from features_cache.errors import LabelError, OptionError
-from heads.arrays import Float, Indices
+from heads.arrays import Float, Float64
+from heads.targets import ManyLabels, OneLabel, Targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,21 +23,21 @@ class TrainingRows:
     Parameters
     ----------
     X : float32 or float64 array, shape (n_rows, n_columns)
-    indices : int64 array, shape (n_rows,)
-        Class of each row, an index into ``classes``.
+    targets : Targets
+        Of each row, indices into ``classes``.
     classes : array, shape (n_classes,)
-        Sorted.
+        Sorted; 0, 1, 2, ... where rows have many labels.
     weights : float64 array, shape (n_rows,)
     """
 
     X: Float
-    indices: Indices
+    targets: Targets
     classes: NDArray[Any]
-    weights: NDArray[np.float64]
+    weights: Float64
 
 
 def check_training(
-    X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None, *, positive: Mapping[str, float]
+    X: Float, y: NDArray[Any], sample_weight: Float | None, *, positive: Mapping[str, float]
 ) -> TrainingRows:
     """Check what a head is fitted on.
 
@@ -44,7 +45,7 @@ def check_training(
     ----------
     X : float array, shape (n_rows, n_columns)
         Finite. Kept as it is where it is float32 or float64 (no copy).
-    y : array, shape (n_rows,)
+    y : array, shape (n_rows,), or of 0 and 1, shape (n_rows, n_classes)
     sample_weight : float array, shape (n_rows,), optional
     positive : mapping of str to float
         Parameters of the head that must be above 0.
@@ -58,7 +59,7 @@ def check_training(
     OptionError
         If a parameter is not above 0.
     LabelError
-        If there are fewer than two classes.
+        If there are fewer than two classes, or no row is of any.
     ValueError
         If arrays do not fit each other, hold NaN, or weights are negative or all 0.
     """
@@ -67,20 +68,34 @@ def check_training(
             msg = f"{name} is {value}; expected a number above 0"
             raise OptionError(msg)
     X = check_array(X, dtype=[np.float32, np.float64])
-    y = column_or_1d(y, warn=True)
-    if len(y) != len(X):
-        msg = f"{len(X)} rows but {len(y)} labels; expected as many"
+    targets, classes = _checked_labels(y)
+    if len(targets) != len(X):
+        msg = f"{len(X)} rows but {len(targets)} labels; expected as many"
         raise ValueError(msg)
+    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
+        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all 0"
+        raise ValueError(msg)
+    return TrainingRows(X, targets, classes, weights)
+
+
+def _checked_labels(y: NDArray[Any]) -> tuple[Targets, NDArray[Any]]:
+    y = np.asarray(y) if hasattr(y, "__array__") else np.array(y)
+    if y.ndim == 2 and y.shape[1] > 1:
+        if not np.isin(y, (0, 1)).all():
+            msg = f"labels of shape {y.shape} hold other values than 0 and 1; expected 1 where a row is of a class"
+            raise ValueError(msg)
+        if not y.any():
+            msg = "no row is of any class; expected at least one that is"
+            raise LabelError(msg)
+        return ManyLabels(y.astype(bool)), np.arange(y.shape[1])
+    y = column_or_1d(y, warn=True)
     check_classification_targets(y)
     classes, indices = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         msg = f"the rows are all of one class ({classes.tolist()}); expected at least 2 classes"
         raise LabelError(msg)
-    weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
-        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all 0"
-        raise ValueError(msg)
-    return TrainingRows(X, indices.astype(np.int64), classes, weights)
+    return OneLabel(indices.astype(np.int64), len(classes)), classes
 
 
 def check_rows(X: Float, n_columns: int) -> Float:

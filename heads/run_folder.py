@@ -20,7 +20,7 @@ from heads.fitted import FittedHead, load_head, same_classes
 
 FORMAT = "permafeat-run"
 _MOST_NAME_BYTES = 255
-VERSION = 1
+VERSION = 2
 RUNS = Path("runs")
 LATEST = "latest"
 
@@ -180,10 +180,15 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not isinstance(run, dict) or run.get("format") != FORMAT:
         msg = f"{path}: not a run of permafeat (no format {FORMAT!r}). Fit the heads again with `cli fit-heads`"
         raise RunError(msg)
-    if not isinstance(run.get("version"), int) or run["version"] > VERSION:
-        msg = f"{path}: run format {run.get('version')!r}; this version of permafeat reads up to {VERSION}. Upgrade permafeat"
+    if run.get("version") != VERSION:
+        msg = (
+            f"{path}: run format {run.get('version')!r}; this version of permafeat reads {VERSION}. Fit the heads again with "
+            f"`cli fit-heads`, or change permafeat's version"
+        )
         raise RunError(msg)
-    lacking = sorted({"heads", "files", "settings", "classes", "blocks", "submissions"} - set(run))
+    lacking = sorted(
+        {"heads", "files", "settings", "classes", "blocks", "submissions", "target", "ensemble"} - set(run)
+    )
     if lacking:
         msg = f"{path}: lacks {', '.join(lacking)}; it was edited. Fit the heads again with `cli fit-heads`"
         raise RunError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,9 @@ from typing import Any, Literal
 from features_cache.errors import OptionError
 from heads.catalogue import check_heads
 from heads.class_weights import ClassWeight
+from heads.decisions import COMMON, EACH
+from heads.ensemble import Kind as EnsembleKind
+from heads.prior import Prior
 
 _SEEDS = 2**31  # scikit-learn's folds and torch's networks both take these
 Views = Literal["all", "0"]
@@ -24,8 +28,12 @@ class FitSettings:
         The cache of the training images.
     labels : Path, optional
         A CSV; without one, an image's class is the first folder of its id.
-    id_column, label_column : str
-        Columns of the CSV.
+    id_column : str
+        Its column of ids.
+    label_column : tuple of str
+        Its column of labels; several are a class each, of 0 and 1.
+    separator : str, optional
+        What stands between the labels of an image, where it may have many.
     group_column : str, optional
         Images that share its value stay in one fold.
     exclude_class : tuple of str
@@ -38,6 +46,14 @@ class FitSettings:
     views : {"all", "0"}
         Which views train and predict.
     class_weight : {"balanced", "none"}
+    prior : {"balanced", "train"}, optional
+        Which class frequencies probabilities speak of; train where images may have many labels, else balanced, unless given.
+    ensemble : {"average", "greedy"}
+        How heads are averaged.
+    thresholds : str
+        Where images may have many labels: ``each`` class its own, a ``common`` one, or a number between 0 and 1.
+    at_least_one : bool
+        Whether an image below all thresholds is called by the class that comes closest.
     seed : int
         Of the folds, the networks and the bootstrap.
     out : Path, optional
@@ -56,7 +72,8 @@ class FitSettings:
     features: Path
     labels: Path | None
     id_column: str = "id"
-    label_column: str = "label"
+    label_column: tuple[str, ...] = ("label",)
+    separator: str | None = None
     group_column: str | None = None
     exclude_class: tuple[str, ...] = ()
     heads: tuple[str, ...] = ("ridge", "logistic", "mlp")
@@ -65,6 +82,10 @@ class FitSettings:
     repeats: int = 1
     views: Views = "all"
     class_weight: ClassWeight = "balanced"
+    prior: Prior | None = None
+    ensemble: EnsembleKind = "average"
+    thresholds: str = EACH
+    at_least_one: bool = True
     seed: int = 0
     out: Path | None = None
     test_features: Path | None = None
@@ -82,13 +103,33 @@ class FitSettings:
         for name, value, allowed in (
             ("views", self.views, ("all", "0")),
             ("class-weight", self.class_weight, ("balanced", "none")),
+            ("prior", self.prior or "train", ("balanced", "train")),
+            ("ensemble", self.ensemble, ("average", "greedy")),
         ):
             if value not in allowed:
                 msg = f"--{name} {value!r}; expected {' or '.join(allowed)}"
                 raise OptionError(msg)
+        self.threshold_rule  # noqa: B018 - refused at birth
+        if self.separator is not None and len(self.separator) != 1:
+            msg = f"--separator {self.separator!r}; expected one character, such as ' ' or '|'"
+            raise OptionError(msg)
+        if not self.label_column:
+            msg = "--label-column names no column; expected one, or one for each class"
+            raise OptionError(msg)
         if self.group_column is not None and self.labels is None:
             msg = f"--group-column {self.group_column} needs a labels CSV; give one with --labels"
             raise OptionError(msg)
+
+    @property
+    def threshold_rule(self) -> str | float:
+        """Which thresholds: ``each``, ``common``, or a constant."""
+        if self.thresholds in {EACH, COMMON}:
+            return self.thresholds
+        with contextlib.suppress(ValueError):
+            if 0 < float(self.thresholds) < 1:
+                return float(self.thresholds)
+        msg = f"--thresholds {self.thresholds!r}; expected {EACH}, {COMMON}, or a number between 0 and 1"
+        raise OptionError(msg)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

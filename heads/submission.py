@@ -1,4 +1,4 @@
-"""The submission: probabilities of all heads (and runs) averaged plainly, written in the sample's rows, order and columns."""
+"""The submission: probabilities of all heads (and runs) averaged, written in the sample's rows, order and columns."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from features_cache.errors import OptionError, OutputExists, SubmissionError, listed
+from features_cache.errors import OptionError, OutputExists, RunError, SubmissionError, listed
 from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS, any_random
-from features_cache.tables import read_table
-from heads.arrays import Float
+from heads.arrays import Bool, Float, Float64, Indices
+from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
-from heads.fitted import FittedHead, check_blocks, same_classes
-from heads.run_folder import find_run, known_submissions, load_heads, read_run, remember_submission
+from heads.fitted import check_blocks, same_classes
+from heads.fitted_run import FittedRun
+from heads.run_folder import known_submissions, remember_submission
+from heads.submission_format import FORMATS, Form, Format, read_form
+from heads.thresholds import apply_thresholds
 
 _CHUNK_IMAGES = 2048
 
@@ -36,7 +38,9 @@ class SubmitSettings:
     features : Path
         The cache of the test images.
     sample : Path, optional
-        A sample submission: ids in its first column, labels in its second. Without one, the cache's ids.
+        A sample submission: ids in its first column, then labels, or a column a class. Without one, the cache's ids.
+    format : {"auto", "label", "labels", "probabilities"}
+        What stands beside an id; auto goes by the sample's columns.
     out : Path
         Where the submission goes.
     probabilities : Path, optional
@@ -53,6 +57,7 @@ class SubmitSettings:
     features: Path
     sample: Path | None
     out: Path
+    format: Format = "auto"
     probabilities: Path | None = None
     heads: tuple[str, ...] = ()
     overwrite: bool = False
@@ -64,6 +69,9 @@ class SubmitSettings:
             raise OptionError(msg)
         if self.fill_quarantined not in ("no", "prior"):
             msg = f"--fill-quarantined {self.fill_quarantined!r}; expected no or prior"
+            raise OptionError(msg)
+        if self.format not in FORMATS:
+            msg = f"--format {self.format!r}; expected {', '.join(FORMATS)}"
             raise OptionError(msg)
         if self.probabilities is not None and self.probabilities == self.out:
             msg = f"--probabilities {self.probabilities} is also --out; expected two files"
@@ -114,15 +122,6 @@ def summary_lines(summary: SubmissionSummary) -> list[str]:
     return lines
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Member:
-    """A run with its heads."""
-
-    folder: Path
-    run: dict[str, Any]
-    heads: tuple[FittedHead, ...]
-
-
 def submit(settings: SubmitSettings) -> SubmissionSummary:
     """Predict the test images and write a submission; nothing is written if it would be wrong.
 
@@ -147,66 +146,73 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
     TableError
         If the sample cannot be read.
     """
-    members = _members(settings)
-    folders = [member.folder for member in members]
+    runs = _runs(settings)
+    folders = [each.folder for each in runs]
     for path in (settings.out, settings.probabilities):
         if path is not None:
             check_replaceable(path, folders, overwrite=settings.overwrite)
-    classes = _classes(members)
+    classes = _common(runs)
     with FeatureCache(settings.features) as cache:
-        for member in members:
-            for head in member.heads:
-                check_blocks(str(settings.features), head.blocks, cache.blocks)
-        names, ids = _wanted(settings, cache.ids)
-        rows = rows_of(ids, cache.ids, str(settings.sample or settings.features), str(settings.features))
+        for head in (head for each in runs for head in each.heads):
+            check_blocks(str(settings.features), head.blocks, cache.blocks)
+        form = read_form(settings.sample, cache.ids, classes, settings.format, many=runs[0].many_labels)
+        rows = rows_of(form.ids, cache.ids, str(settings.sample or settings.features), str(settings.features))
         good = cache.good[rows]
-        _check_quarantined(settings, ids, good)
+        _check_quarantined(settings, form.ids, good)
         cache.require_sound(rows[good])
-        probabilities = np.tile(_prior(members), (len(ids), 1))
-        probabilities[good] = _predict(members, cache, rows[good])
-        n_views = 1 if all(member.run["settings"]["views"] == "0" for member in members) else cache.n_views
+        probabilities = np.tile(_prior(runs), (len(form.ids), 1))
+        probabilities[good] = _predict(runs, cache, rows[good])
+        n_views = 1 if all(each.views for each in runs) else cache.n_views
     if not np.isfinite(probabilities).all():
-        bad = [ids[row] for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()]
+        bad = [form.ids[row] for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()]
         msg = f"{len(bad)} images have a probability that is not a number ({listed(bad, 5)}); expected none. Run `cli featurize --overwrite`"
         raise SubmissionError(msg)
-    predicted = probabilities.argmax(axis=1)
-    table = pd.DataFrame({names[0]: ids, names[1]: [classes[index] for index in predicted]})
-    files = {settings.out: table}
+    called = _call(runs, probabilities)
+    files = {settings.out: form.table(probabilities, called, classes, runs[0].separator or " ")}
     if settings.probabilities is not None:
-        files[settings.probabilities] = pd.concat(
-            [table[[names[0]]], pd.DataFrame(probabilities, columns=list(classes))], axis=1
-        )
+        whole = Form("probabilities", (form.columns[0], *classes), form.ids)
+        files[settings.probabilities] = whole.table(probabilities, called, classes, " ")
     for path in files:  # both or none, as far as can be known beforehand
         require_folder(path.parent)
     for path, content in files.items():
         _publish(path, content, folders[0])
-    counts = np.bincount(predicted, minlength=len(classes))
+    counts = probabilities.argmax(axis=1)[:, None] == np.arange(len(classes)) if called is None else called
     return SubmissionSummary(
         path=settings.out,
-        n_rows=len(ids),
-        class_counts={name: int(count) for name, count in zip(classes, counts, strict=True)},
-        heads=tuple(f"{member.folder.name}/{head.name}" for member in members for head in member.heads),
+        n_rows=len(form.ids),
+        class_counts={name: int(count) for name, count in zip(classes, counts.sum(axis=0), strict=True)},
+        heads=tuple(f"{each.folder.name}/{head.name}" for each in runs for head in each.heads),
         n_views=n_views,
         n_filled=int(np.sum(~good)),
-        random_weights=any(any_random(head.blocks) for member in members for head in member.heads),
+        random_weights=any(any_random(head.blocks) for each in runs for head in each.heads),
     )
 
 
-def _members(settings: SubmitSettings) -> list[_Member]:
-    folders = [find_run(path) for path in settings.runs]
-    if len(set(folders)) < len(folders):
+def _runs(settings: SubmitSettings) -> list[FittedRun]:
+    runs = [FittedRun.load(path, settings.heads) for path in settings.runs]
+    if len({each.folder for each in runs}) < len(runs):
         msg = f"--run names a run twice ({listed([str(path) for path in settings.runs])}); expected each once"
         raise OptionError(msg)
-    members = []
-    for folder in folders:
-        run = read_run(folder)
-        members.append(_Member(folder, run, load_heads(folder, run, settings.heads)))
-    return members
+    return runs
 
 
-def _classes(members: Sequence[_Member]) -> tuple[str, ...]:
-    pairs = [(head, member.folder) for member in members for head in member.heads]
+def _common(runs: Sequence[FittedRun]) -> tuple[str, ...]:
+    """Return the classes of all runs, which must be the same."""
+    kinds = {(each.many_labels, each.separator) for each in runs}
+    if len(kinds) > 1:
+        msg = f"--run names runs of one label an image and of many ({listed([str(each.folder) for each in runs])}); expected one kind"
+        raise RunError(msg)
+    pairs = [(head, each.folder) for each in runs for head in each.heads]
     return same_classes([head for head, _ in pairs], [folder for _, folder in pairs])
+
+
+def _call(runs: Sequence[FittedRun], probabilities: Float64) -> Bool | None:
+    """Say what images are called, where they may have many labels: by the mean of the runs' thresholds."""
+    if not runs[0].many_labels:
+        return None
+    names = [ENSEMBLE if len(each.heads) > 1 else each.heads[0].name for each in runs]
+    values = np.mean([each.thresholds(name) for each, name in zip(runs, names, strict=True)], axis=0)
+    return apply_thresholds(probabilities, values, at_least_one=bool(runs[0].run["target"]["at_least_one"]))
 
 
 def check_replaceable(path: Path, folders: Sequence[Path], *, overwrite: bool) -> None:
@@ -226,26 +232,7 @@ def check_replaceable(path: Path, folders: Sequence[Path], *, overwrite: bool) -
         raise OutputExists(msg)
 
 
-def _wanted(settings: SubmitSettings, cache_ids: Sequence[str]) -> tuple[tuple[str, str], list[str]]:
-    if settings.sample is None:
-        return ("id", "label"), list(cache_ids)
-    sample = read_table(settings.sample)
-    if sample.shape[1] != 2:
-        msg = f"{settings.sample}:1: columns {', '.join(sample.columns)}; expected two, ids and labels"
-        raise SubmissionError(msg)
-    first, second = sample.columns
-    double = sample.loc[sample[first].duplicated(), first]
-    if len(double):
-        lines = listed(double.index.tolist(), 5)
-        msg = (
-            f"{settings.sample}: {len(double)} ids occur twice ({listed(double.tolist(), 5)}, lines {lines}); "
-            f"expected each id once. Mend the sample"
-        )
-        raise SubmissionError(msg)
-    return (first, second), sample[first].tolist()
-
-
-def rows_of(ids: Sequence[str], cache_ids: Sequence[str], source: str, where: str) -> NDArray[np.int64]:
+def rows_of(ids: Sequence[str], cache_ids: Sequence[str], source: str, where: str) -> Indices:
     """Find the cache's rows of ids, which must be the same set.
 
     Raises
@@ -270,7 +257,7 @@ def rows_of(ids: Sequence[str], cache_ids: Sequence[str], source: str, where: st
     return np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
 
 
-def _check_quarantined(settings: SubmitSettings, ids: Sequence[str], good: NDArray[np.bool_]) -> None:
+def _check_quarantined(settings: SubmitSettings, ids: Sequence[str], good: Bool) -> None:
     bad = [ids[row] for row in np.flatnonzero(~good).tolist()]
     if bad and settings.fill_quarantined == "no":
         msg = (
@@ -281,28 +268,26 @@ def _check_quarantined(settings: SubmitSettings, ids: Sequence[str], good: NDArr
         raise SubmissionError(msg)
 
 
-def _prior(members: Sequence[_Member]) -> NDArray[np.float64]:
-    counts = np.sum([member.run["class_counts"] for member in members], axis=0)
-    frequencies: NDArray[np.float64] = counts / counts.sum()
-    return frequencies
+def _prior(runs: Sequence[FittedRun]) -> Float64:
+    """Return class frequencies of the training images."""
+    shares = [np.array(each.run["class_counts"]) / each.run["n_images"] for each in runs]
+    return np.asarray(np.mean(shares, axis=0))
 
 
-def _predict(members: Sequence[_Member], cache: FeatureCache, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _predict(runs: Sequence[FittedRun], cache: FeatureCache, rows: Indices) -> Float64:
     parts = []
     for start in range(0, len(rows), _CHUNK_IMAGES):
         chunk = rows[start : start + _CHUNK_IMAGES]
         probabilities = []
-        for member in members:
-            views = slice(0, 1) if member.run["settings"]["views"] == "0" else None
-            X: Float = cache.load(rows=chunk, views=views, blocks=[block.name for block in member.heads[0].blocks])
+        for each in runs:
+            X: Float = cache.load(rows=chunk, views=each.views, blocks=each.block_names)
+            predicted = np.full((len(X), len(each.heads[0].classes)), np.nan)
             known = np.isfinite(X).all(axis=(1, 2))
-            for head in member.heads:
-                predicted = np.full((len(X), len(head.classes)), np.nan)
-                if known.any():
-                    predicted[known] = head.predict_images(X[known])
-                probabilities.append(predicted)
-        parts.append(average(probabilities))
-    n_classes = len(members[0].heads[0].classes)
+            if known.any():
+                predicted[known] = each.predict_together(X[known])
+            probabilities.append(predicted)
+        parts.append(average(probabilities, [len(each.heads) for each in runs]))
+    n_classes = len(runs[0].heads[0].classes)
     return np.concatenate(parts) if parts else np.zeros((0, n_classes))
 
 

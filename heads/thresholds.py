@@ -121,6 +121,7 @@ def choose_common(
     groups : int64 array, shape (n_images,), optional
         0 to n_groups - 1; what the bootstrap draws.
     n_resamples : int
+        0 for thresholds without intervals: both edges are the threshold.
         For the interval; at least 1.
     seed : int
         Of the bootstrap.
@@ -142,7 +143,7 @@ def choose_common(
 
     value = chosen(np.ones((1, len(members)), dtype=np.int64))[0]
     pieces = resampled_weights(len(members), groups, n_resamples=n_resamples, seed=seed)
-    low, high = interval(np.concatenate([chosen(weights) for weights in pieces]))
+    low, high = interval(np.concatenate([chosen(weights) for weights in pieces] or [value[None]]))
     return Thresholds(values=value, low=low, high=high, common=float(value[0]), kind="common")
 
 
@@ -190,7 +191,7 @@ def choose_each(
 
     common, values = chosen(np.ones((1, len(members)), dtype=np.int64))
     pieces = resampled_weights(len(members), groups, n_resamples=n_resamples, seed=seed)
-    low, high = interval(np.concatenate([chosen(weights)[1] for weights in pieces]))
+    low, high = interval(np.concatenate([chosen(weights)[1] for weights in pieces] or [values]))
     return Thresholds(values=values[0], low=low, high=high, common=float(common[0]), kind="each")
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from features_cache.errors import LabelError, TableError
 from heads.folds import check_folds, inner_folds, make_folds
-from heads.labels import join_labels, labels_from_folders, read_labels
+from heads.labelled import join_labels
+from heads.labels import labels_from_folders, read_labels
+from heads.targets import OneLabel
 from tests.heads_data import write_csv
 
 IDS = ("007", "1e5", "7", "x")
@@ -29,7 +31,7 @@ def test_labels_are_joined_by_id_in_the_order_of_the_cache_and_ids_stay_text(tmp
     images = join(write_csv(tmp_path / "l.csv", ["id", "label"], records))
     assert images.ids == IDS
     assert images.classes == ("a", "b")
-    assert images.labels.tolist() == [0, 1, 0, 1]
+    assert images.targets.labels.tolist() == [0, 1, 0, 1]
     assert images.rows.tolist() == [0, 1, 2, 3]
     assert images.class_counts.tolist() == [2, 2]
     assert images.groups is None
@@ -144,14 +146,19 @@ def test_without_a_csv_the_class_is_the_first_folder_of_the_id():
         labels_from_folders(["a/1", "2"])
 
 
+def one(labels):
+    """Targets of one label an image."""
+    return OneLabel(labels, 1 + int(labels.max()))
+
+
 def test_a_class_that_would_vanish_from_a_training_part_is_an_error_with_a_way_out():
     labels = np.array([0] * 20 + [1] * 20 + [2] * 2)
     groups = np.array([0, 1, 2, 3, 4] * 8 + [5, 5])
-    folds = make_folds(labels, groups, n_folds=5)
+    folds = make_folds(one(labels), groups, n_folds=5)
     with pytest.raises(
         LabelError, match=r"1 classes would vanish .*'rare' \(2 images\).*--folds 3.*--exclude-class rare"
     ):
-        check_folds(folds, labels, ["a", "b", "rare"])
+        check_folds(folds, one(labels), ["a", "b", "rare"])
 
 
 @pytest.mark.parametrize(
@@ -165,9 +172,9 @@ def test_a_class_that_would_vanish_from_a_training_part_is_an_error_with_a_way_o
 def test_no_way_out_is_proposed_that_leads_back_here(labels, groups, n_folds, advice):
     labels = np.array(labels)
     groups = None if groups is None else np.array(groups)
-    folds = make_folds(labels, groups, n_folds=n_folds)
+    folds = make_folds(one(labels), groups, n_folds=n_folds)
     with pytest.raises(LabelError) as caught:
-        check_folds(folds, labels, ["a", "b", "rare"])
+        check_folds(folds, one(labels), ["a", "b", "rare"])
     assert advice.replace("finger", "finer") in str(caught.value)
     assert f"--folds {n_folds})" not in str(caught.value)
     assert "--exclude-class a,b,rare" not in str(caught.value)
@@ -175,5 +182,5 @@ def test_no_way_out_is_proposed_that_leads_back_here(labels, groups, n_folds, ad
 
 def test_no_fold_is_checked_in_vain():
     labels = np.arange(40) % 2
-    check_folds(make_folds(labels, None, n_folds=4), labels, ["a", "b"])
-    assert inner_folds(labels, np.zeros(40, dtype=np.int64), n_folds=5, seed=0) == ()
+    check_folds(make_folds(one(labels), None, n_folds=4), one(labels), ["a", "b"])
+    assert inner_folds(one(labels), np.zeros(40, dtype=np.int64), n_folds=5, seed=0) == ()

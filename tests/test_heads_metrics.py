@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
 from heads.calibration import calibration
-from heads.class_weights import balanced_class_weights
+from heads.class_weights import sample_weights
 from heads.metrics import bootstrap_intervals, headline, per_class, score
+from heads.targets import OneLabel
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +87,7 @@ def test_repeats_are_averaged_and_the_seed_decides_the_interval():
 
 def test_balanced_weights_give_every_class_the_same_total():
     labels = np.array([0] * 7 + [1] * 2 + [2])
-    totals = np.bincount(labels, weights=balanced_class_weights(labels)[labels])
+    totals = np.bincount(labels, weights=sample_weights(OneLabel(labels, 1 + labels.max()), "balanced"))
     np.testing.assert_allclose(totals, 10 / 3)
     assert sum(totals) == pytest.approx(len(labels))
 

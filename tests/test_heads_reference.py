@@ -14,8 +14,9 @@ from heads.catalogue import HEADS, make_head
 from heads.feature_rows import FeatureRows
 from heads.logistic import LogisticHead
 from heads.mlp import ByteDropout, MLPHead
-from heads.problem import Problem
+from heads.problem import TrainingData
 from heads.ridge import RidgeHead
+from heads.targets import OneLabel
 from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
@@ -26,6 +27,10 @@ def rows():
     X = draw_features(labels, n_views=1, n_columns=12, spread=2.0)[:, 0].astype(np.float64)
     weights = np.random.default_rng(3).uniform(0.2, 3, size=150)
     return X, labels, weights
+
+
+def problem_of(rows, labels, weights, cells=None):
+    return TrainingData(rows=rows, targets=OneLabel(labels, 3), weights=weights, counts=weights).problem(cells)
 
 
 @pytest.mark.parametrize("n_rows", [150, 9])
@@ -48,7 +53,7 @@ def test_a_path_is_the_heads_fitted_one_by_one_and_sets_fitted_together_those_fi
     weights = np.random.default_rng(3).uniform(0.2, 3, size=150)
     cells = np.random.default_rng(4).integers(0, 3, size=150)
     sets = [frozenset({0, 1}), frozenset({2}), frozenset({0, 1, 2})]
-    problem = Problem(FeatureRows(X, 0.5), labels, weights, 3, cells, counts=weights)
+    problem = problem_of(FeatureRows(X, 0.5), labels, weights, cells)
     exact = {"tolerance": 1e-13, "max_steps": 2000} if name == "logistic" else {}
     head = make_head(name, **exact)
     candidates = {"ridge": (10.0, 1.0), "logistic": (0.01, 1.0)}[name]
@@ -108,7 +113,7 @@ def test_the_default_logistic_head_is_scikit_learns_on_whitened_columns(rows, n_
 
 def test_whitened_columns_are_uncorrelated_within_classes_and_folding_brings_coefficients_back(rows):
     X, labels, weights = rows
-    problem = Problem(FeatureRows(X[:, None], 1.0), labels, weights, 3, counts=weights)
+    problem = problem_of(FeatureRows(X[:, None], 1.0), labels, weights)
     whitening = Whitening.fit(problem.moments_of(problem.whole), 1e-9, torch.float64)
     plain = torch.from_numpy(X)
     white = whitening.apply(plain, torch.float64)
@@ -133,7 +138,7 @@ def test_a_shrinkage_out_of_range_is_refused(rows, name, shrinkage):
 
 def test_an_mlp_shown_on_its_way_is_the_mlp_fitted_that_far_to_the_last_bit(rows):
     X, labels, weights = rows
-    problem = Problem(FeatureRows(X[:, None], 0.5), labels, weights, 3, counts=weights)
+    problem = problem_of(FeatureRows(X[:, None], 0.5), labels, weights)
     for ((_, epoch, head),) in MLPHead(width=8).fit_sets(problem, [problem.whole], [2, 5]):
         torch.rand(3)  # a caller that draws numbers in between changes nothing
         alone = MLPHead(width=8, epochs=epoch).fit(X, labels, weights)
@@ -162,7 +167,7 @@ def test_moments_of_cells_add_up_to_means_deviations_and_correlations():
     X[:, :, 2] = 1e4 / 3
     X[30:, :, 3] = 7.0  # constant in one cell, and not in the other
     weights = np.random.default_rng(0).uniform(0.1, 2, 60)
-    problem = Problem(FeatureRows(X, 1.0), labels, np.ones(60), 3, np.arange(60) // 30, counts=weights)
+    problem = problem_of(FeatureRows(X, 1.0), labels, weights, np.arange(60) // 30)
     for cells in ([0], [1], [0, 1]):
         here = problem.images_of(cells)
         wide, repeated = X[here].reshape(-1, 10).astype(np.float64), weights[here].repeat(2)

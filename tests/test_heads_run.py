@@ -203,6 +203,11 @@ def test_a_mistake_is_told_and_nothing_is_written(project, run, changes, error, 
         ({"views": "2"}, "--views '2'; expected all or 0"),
         ({"class_weight": "x"}, "--class-weight 'x'; expected balanced or none"),
         ({"seed": -1}, "--seed -1; expected 0 to 2147483647"),
+        ({"prior": "x"}, "--prior 'x'; expected balanced or train"),
+        ({"ensemble": "x"}, "--ensemble 'x'; expected average or greedy"),
+        ({"thresholds": "1.5"}, "--thresholds '1.5'; expected each, common, or a number between 0 and 1"),
+        ({"separator": ", "}, "--separator ', '; expected one character"),
+        ({"label_column": ()}, "--label-column names no column"),
         ({"group_column": "well"}, "--group-column well needs a labels CSV"),
     ],
 )
@@ -216,7 +221,7 @@ def test_a_saved_head_has_the_same_numbers_to_the_last_bit_and_gives_the_same_pr
     labels = np.arange(45) % 3
     X = draw_features(labels, n_views=2)
     head = make_head(name).fit(X.reshape(-1, 10), labels.repeat(2))
-    fitted = FittedHead(name=name, head=head, classes=("a", "b", "c"), blocks=make_blocks())
+    fitted = FittedHead(name=name, head=head, classes=("a", "b", "c"), blocks=make_blocks(), shift=np.arange(3.0))
     text, tensors = fitted.to_bytes()
     (tmp_path / f"{name}.json").write_bytes(text)
     (tmp_path / f"{name}.safetensors").write_bytes(tensors)
@@ -260,12 +265,16 @@ def test_edited_numbers_are_refused(copied):
     ("change", "match"),
     [
         (
-            lambda fields: fields.update(version=3),
-            r"head format 3; this version of permafeat reads 2\. Fit the heads again",
+            lambda fields: fields.update(version=2),
+            r"head format 2; this version of permafeat reads 3\. Fit the heads again",
         ),
-        (lambda fields: fields.update(name="pickle"), "head 'pickle' is not among ridge, logistic, mlp"),
+        (lambda fields: fields.update(kind="pickle"), "head 'pickle' is not among ridge, logistic, mlp"),
         (lambda fields: fields.update(n_columns=11), r"coef_ has shape \(10, 3\), expected \(11, 3\)"),
-        (lambda fields: fields["classes"].append("d"), r"coef_ has shape \(10, 3\), expected \(10, 4\)"),
+        (lambda fields: fields["shift"].append(0), "cannot reshape array of size 4"),
+        (
+            lambda fields: (fields["classes"].append("d"), fields["shift"].append(0)),
+            r"coef_ has shape \(10, 3\), expected \(10, 4\)",
+        ),
         (lambda fields: fields["blocks"].pop(), "10 columns, but its blocks have 6"),
         (lambda fields: fields.update(code="x"), "fields 'blocks', 'classes', 'code'"),
         (lambda fields: fields.update(format="other"), "not a head of permafeat"),
@@ -279,9 +288,9 @@ def test_a_head_that_does_not_fit_is_refused_whoever_wrote_it(copied, change, ma
         load_head(path)
 
 
-def test_a_missing_or_newer_run_is_an_error(copied, tmp_path):
-    edit(copied / "run.json", lambda fields: fields.update(version=2))
-    with pytest.raises(RunError, match="run format 2; this version of permafeat reads up to 1"):
+def test_a_missing_run_or_one_of_another_version_is_an_error(copied, tmp_path):
+    edit(copied / "run.json", lambda fields: fields.update(version=3))
+    with pytest.raises(RunError, match="run format 3; this version of permafeat reads 2"):
         read_run(copied)
     with pytest.raises(RunError, match="no run there"):
         evaluate(EvaluateSettings(run=tmp_path / "none", features=tmp_path / "x.h5", labels=None))

@@ -114,7 +114,11 @@ def test_missing_double_and_extra_ids_are_errors_and_nothing_is_written(settings
 
 
 def test_a_sample_with_other_columns_than_two_is_an_error(settings, tmp_path):
-    refused(with_sample(settings, tmp_path, IDS, ("id", "a", "b")), SubmissionError, "columns id, a, b; expected two")
+    other = with_sample(settings, tmp_path, IDS, ("id", "a", "b"))
+    refused(other, SubmissionError, "columns id, a, b: 'a', 'b' are no classes of the run; no column for 'anaphase'")
+    refused(
+        dataclasses.replace(other, format="label"), SubmissionError, "columns id, a, b; expected two, ids and labels"
+    )
     refused(dataclasses.replace(settings, sample=tmp_path / "none.csv"), TableError, "no such file")
 
 

@@ -1,0 +1,128 @@
+"""A run's fitted heads, averaged as the run says, and what images are called by them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features_cache.errors import RunError
+from heads.arrays import Bool, Float, Float64
+from heads.ensemble import NAME as ENSEMBLE
+from heads.ensemble import average
+from heads.fitted import FittedHead
+from heads.run_folder import find_run, load_heads, read_run
+from heads.thresholds import Thresholds, apply_thresholds
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FittedRun:
+    """A run with its heads, or some of them.
+
+    Parameters
+    ----------
+    folder : Path
+    run : dict
+        As in run.json.
+    heads : tuple of FittedHead
+    """
+
+    folder: Path
+    run: dict[str, Any]
+    heads: tuple[FittedHead, ...]
+
+    @classmethod
+    def load(cls, path: Path, names: Sequence[str] = ()) -> FittedRun:
+        """Load a run.
+
+        Parameters
+        ----------
+        path : Path
+            Its folder, or ``runs/latest``.
+        names : sequence of str
+            Which heads; empty for all.
+
+        Raises
+        ------
+        RunError
+            If it cannot be used.
+        """
+        folder = find_run(path)
+        run = read_run(folder)
+        return cls(folder, run, load_heads(folder, run, names))
+
+    @property
+    def block_names(self) -> list[str]:
+        """The blocks that all heads take, in order."""
+        return [block.name for block in self.heads[0].blocks]
+
+    @property
+    def views(self) -> slice | None:
+        """Which views of a cache the heads predict."""
+        return slice(0, 1) if self.run["settings"]["views"] == "0" else None
+
+    @property
+    def many_labels(self) -> bool:
+        """Whether an image may have many labels."""
+        return bool(self.run["target"]["many_labels"])
+
+    @property
+    def separator(self) -> str | None:
+        """What stands between the labels of an image, where it may have many."""
+        separator: str | None = self.run["target"]["separator"]
+        return separator
+
+    def predict(self, X: Float) -> dict[str, Float64]:
+        """Predict images by each head and, where there are several, by their ensemble.
+
+        Parameters
+        ----------
+        X : float32 array, shape (n_images, n_views, n_columns)
+            Columns of ``block_names``.
+
+        Returns
+        -------
+        dict of float64 array, shape (n_images, n_classes)
+        """
+        predicted = {head.name: head.predict_images(X) for head in self.heads}
+        if len(predicted) > 1:
+            weights = self._weights(list(predicted))
+            predicted[ENSEMBLE] = average(list(predicted.values()), weights)
+        return predicted
+
+    def predict_together(self, X: Float) -> Float64:
+        """Predict images by all heads together; arguments as of :meth:`predict`."""
+        *_, together = self.predict(X).values()
+        return together
+
+    def _weights(self, names: Sequence[str]) -> list[float]:
+        weights = [float(self.run["ensemble"]["weights"][name]) for name in names]
+        total = sum(weights)
+        # Of heads that were chosen by name, none may have been given a weight.
+        return [weight / total for weight in weights] if total else [1 / len(weights)] * len(weights)
+
+    def thresholds(self, name: str) -> Float64:
+        """Return the thresholds of a head or of the ensemble, shape (n_classes,).
+
+        Where some heads of the run were left out, their ensemble's are the mean of their own.
+        """
+        chosen = self._all_thresholds()
+        if name == ENSEMBLE and len(self.heads) < len(self.run["heads"]):
+            return np.asarray(np.mean([chosen[head.name].values for head in self.heads], axis=0))
+        return chosen[name].values
+
+    def _all_thresholds(self) -> Mapping[str, Thresholds]:
+        try:
+            return {name: Thresholds.from_json(each) for name, each in self.run["target"]["thresholds"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            msg = f"{self.folder}: run.json holds no thresholds ({error!r}); it was edited. Fit the heads again with `cli fit-heads`"
+            raise RunError(msg) from error
+
+    def call(self, probabilities: Float64, name: str) -> Bool | None:
+        """Say what images are called: bool array, shape (n_images, n_classes); None where they have one label."""
+        if not self.many_labels:
+            return None
+        return apply_thresholds(probabilities, self.thresholds(name), at_least_one=self.run["target"]["at_least_one"])
