@@ -66,10 +66,7 @@ def gather(settings: FitSettings) -> Gathered:
     """
     with FeatureCache(settings.features) as cache:
         images = _labelled(settings, cache)
-        folds = make_folds(
-            images.targets, images.groups, n_folds=settings.folds, n_repeats=settings.repeats, seed=settings.seed
-        )
-        check_folds(folds, images.targets, images.classes)
+        folds = drawn_folds(settings, images)
         blocks = _chosen_blocks(cache.blocks, settings.blocks)
         views = slice(0, 1) if settings.views == "0" else None
         cache.require_sound(images.rows)
@@ -89,6 +86,21 @@ def gather(settings: FitSettings) -> Gathered:
         folds=folds,
         n_averaged=_views_averaged(settings, X.shape[1]),
     )
+
+
+def drawn_folds(settings: FitSettings, images: LabelledImages) -> tuple[Fold, ...]:
+    """Draw folds in which every class can be learned.
+
+    Raises
+    ------
+    OptionError, LabelError
+        If there are none.
+    """
+    folds = make_folds(
+        images.targets, images.groups, n_folds=settings.folds, n_repeats=settings.repeats, seed=settings.seed
+    )
+    check_folds(folds, images.targets, images.classes)
+    return folds
 
 
 def training_data(settings: FitSettings, gathered: Gathered, power: float) -> TrainingData:

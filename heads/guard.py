@@ -11,11 +11,10 @@ import numpy as np
 from features_cache.errors import RecipeMismatch
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
-from heads.arrays import Float32, Indices
+from heads.arrays import Float32
 from heads.clusters import clusters, groups_with_clusters
 from heads.fitted import check_blocks
-from heads.folds import Fold
-from heads.labelled import LabelledImages
+from heads.gather import Gathered, drawn_folds
 from heads.leaks import across_folds, leak_warnings, leaks_table
 from heads.near_duplicates import NearDuplicates, find_near_duplicates
 from heads.settings import FitSettings
@@ -62,22 +61,6 @@ def read_new_images(settings: FitSettings, blocks: Sequence[Block], n_views: int
         return NewImages(ids=tuple(cache.ids[row] for row in rows.tolist()), X=X, warnings=())
 
 
-def find_copies(images: LabelledImages, X: Float32, test: NewImages) -> NearDuplicates:
-    """Compare all images with each other, and with the test images."""
-    _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
-    return find_near_duplicates(X, alike.reshape(-1).astype(np.int64), test.X)
-
-
-def group_copies(settings: FitSettings, images: LabelledImages, found: NearDuplicates) -> LabelledImages:
-    """Make near-duplicates one group, so that no fold parts them."""
-    linked = clusters(found.train.places, images.n_images)
-    groups, told = groups_with_clusters(images.groups, linked, n_folds=settings.folds)
-    names = [f"{images.ids[place]} and its like" for place in np.unique(groups, return_index=True)[1].tolist()]
-    return dataclasses.replace(
-        images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told)
-    )
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """What the guard saw.
@@ -99,54 +82,73 @@ class Guard:
     description: dict[str, Any]
 
 
-def guard(
-    settings: FitSettings,
-    images: LabelledImages,
-    X: Float32,
-    test: NewImages,
-    found: NearDuplicates,
-    folds: Sequence[Fold],
-) -> Guard:
-    """Say what near-duplicates do to these folds, and how far test images are from training images.
+def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]:
+    """Look for near-duplicates, keep them together if asked to, and compare test images with training images.
 
     Parameters
     ----------
     settings : FitSettings
-    images : LabelledImages
-    X : float32 array, shape (n_images, n_views, n_columns)
-    test : NewImages
-    found : NearDuplicates
-    folds : sequence of Fold
-        Those of the first repeat are looked at.
+    gathered : Gathered
+
+    Returns
+    -------
+    Gathered
+        As given; in other groups and folds with ``group_near_duplicates``.
+    Guard
+
+    Raises
+    ------
+    CacheError, ForeignCache
+        If the test cache cannot be read.
+    OptionError, LabelError
+        If near-duplicates leave too few groups for the folds.
     """
-    number = _numbers(folds, images.n_images)
-    warnings = leak_warnings(found, images.ids, test.ids, number, is_grouped=settings.group_near_duplicates)
-    table = leaks_table(found, images.ids, test.ids, number)
-    shift = None if test.X is None else train_test_shift(X[:, 0], test.X[:, 0], images.groups, seed=settings.seed)
-    notes = () if shift is None else (shift if isinstance(shift, str) else shift.sentence,)
-    return Guard(
-        warnings=(*test.warnings, *warnings),
-        notes=notes,
+    images = gathered.images
+    X = gathered.X[: images.n_images]
+    new = read_new_images(settings, gathered.blocks, X.shape[1])
+    _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
+    found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X)
+    if settings.group_near_duplicates:
+        gathered = _regrouped(settings, gathered, found)
+        images = gathered.images
+    number = np.zeros(images.n_images, dtype=np.int64)
+    for fold in gathered.folds:
+        if fold.repeat == 0:
+            number[fold.held_out] = fold.number
+    shift = None if new.X is None else train_test_shift(X[:, 0], new.X[:, 0], images.groups, seed=settings.seed)
+    warnings = leak_warnings(found, images.ids, new.ids, number, is_grouped=settings.group_near_duplicates)
+    table = leaks_table(found, images.ids, new.ids, number)
+    return gathered, Guard(
+        warnings=(*new.warnings, *warnings),
+        notes=() if shift is None else (shift if isinstance(shift, str) else shift.sentence,),
         table=table.to_csv(index=False, lineterminator="\n").encode(),
         description={
-            "near_duplicates": {
-                "threshold": dataclasses.asdict(found.threshold),
-                "test_threshold": dataclasses.asdict(found.other_threshold),
-                "n_pairs": len(found.train),
-                "n_pairs_across_folds": int(across_folds(found, number).sum()),
-                "n_pairs_of_different_labels": found.n_differing,
-                "n_pairs_with_test": len(found.test),
-                "truncated": found.truncated,
-                "grouped": settings.group_near_duplicates,
-            },
+            "near_duplicates": _told(settings, found, int(across_folds(found, number).sum())),
             "shift": dataclasses.asdict(shift) if isinstance(shift, Shift) else None,
         },
     )
 
 
-def _numbers(folds: Sequence[Fold], n_images: int) -> Indices:
-    number = np.zeros(n_images, dtype=np.int64)
-    for fold in folds:
-        if fold.repeat == 0:
-            number[fold.held_out] = fold.number
-    return number
+def _regrouped(settings: FitSettings, gathered: Gathered, found: NearDuplicates) -> Gathered:
+    """Make near-duplicates one group, so that no fold parts them."""
+    images = gathered.images
+    linked = clusters(found.train.places, images.n_images)
+    groups, told = groups_with_clusters(images.groups, linked, n_folds=settings.folds)
+    firsts = np.unique(groups, return_index=True)[1].tolist()
+    own = images.ids if images.groups is None else [images.group_names[group] for group in images.groups.tolist()]
+    names = [own[place] for place in firsts]
+    images = dataclasses.replace(images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told))
+    return dataclasses.replace(gathered, images=images, folds=drawn_folds(settings, images))
+
+
+def _told(settings: FitSettings, found: NearDuplicates, n_across: int) -> dict[str, Any]:
+    return {
+        "threshold": dataclasses.asdict(found.threshold),
+        "test_threshold": dataclasses.asdict(found.other_threshold),
+        "n_pairs": len(found.train),
+        "n_pairs_across_folds": n_across,
+        "n_pairs_of_different_labels": found.n_differing,
+        "n_pairs_with_test": len(found.test),
+        "truncated": found.truncated,
+        "grouped": settings.group_near_duplicates,
+    }
