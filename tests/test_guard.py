@@ -111,7 +111,7 @@ def test_a_copy_among_the_test_images_is_told(settings, leaky, tmp_path):
 
 def test_groups_that_copies_link_become_one_and_keep_a_name(tmp_path):
     made = make_leaky_data(n_originals=120, n_copies=1)
-    one, other = 5, 50
+    one, other = 5, 49
     made.X[one] = made.X[other] * 1.01
     blocks = (Block(name="tiny", start=0, columns=made.X.shape[2], recipe=make_recipe()),)
     write_cache(tmp_path / "train.h5", ids=made.ids, features=made.X, blocks=blocks)
