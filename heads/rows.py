@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
-from features_cache.errors import LabelError, OptionError
+from features_cache.errors import LabelError
 from heads.arrays import Float, Float64
 from heads.targets import ManyLabels, OneLabel, Targets
 
@@ -36,9 +35,7 @@ class TrainingRows:
     weights: Float64
 
 
-def check_training(
-    X: Float, y: NDArray[Any], sample_weight: Float | None, *, positive: Mapping[str, float]
-) -> TrainingRows:
+def check_training(X: Float, y: NDArray[Any], sample_weight: Float | None) -> TrainingRows:
     """Check what a head is fitted on.
 
     Parameters
@@ -47,8 +44,6 @@ def check_training(
         Finite. Kept as it is where it is float32 or float64 (no copy).
     y : array, shape (n_rows,), or of 0 and 1, shape (n_rows, n_classes)
     sample_weight : float array, shape (n_rows,), optional
-    positive : mapping of str to float
-        Parameters of the head that must be above 0.
 
     Returns
     -------
@@ -56,17 +51,11 @@ def check_training(
 
     Raises
     ------
-    OptionError
-        If a parameter is not above 0.
     LabelError
         If there are fewer than two classes, or no row is of any.
     ValueError
         If arrays do not fit each other, hold NaN, or weights are negative or all 0.
     """
-    for name, value in positive.items():
-        if not value > 0:
-            msg = f"{name} is {value}; expected a number above 0"
-            raise OptionError(msg)
     X = check_array(X, dtype=[np.float32, np.float64])
     targets, classes = _checked_labels(y)
     if len(targets) != len(X):
@@ -74,8 +63,13 @@ def check_training(
         raise ValueError(msg)
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
-        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all 0"
+        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all zero"
         raise ValueError(msg)
+    weighed = targets.take(np.flatnonzero(weights))
+    if not weighed.can_be_learned:
+        known, least = classes[weighed.counts > 0].tolist(), 1 if targets.is_many else 2
+        msg = f"the rows of weight above zero are of classes {known}; expected at least {least} classes"
+        raise LabelError(msg)
     return TrainingRows(X, targets, classes, weights)
 
 
@@ -98,7 +92,7 @@ def _checked_labels(y: NDArray[Any]) -> tuple[Targets, NDArray[Any]]:
     return OneLabel(indices.astype(np.int64), len(classes)), classes
 
 
-def check_rows(X: Float, n_columns: int) -> Float:
+def check_rows(X: Float, n_columns: int, head: str) -> Float:
     """Check what a fitted head predicts.
 
     Raises
@@ -108,6 +102,6 @@ def check_rows(X: Float, n_columns: int) -> Float:
     """
     X = check_array(X, dtype=[np.float32, np.float64])
     if X.shape[1] != n_columns:
-        msg = f"X has {X.shape[1]} features, but the head is expecting {n_columns} features as input"
+        msg = f"X has {X.shape[1]} features, but {head} is expecting {n_columns} features as input"
         raise ValueError(msg)
     return X

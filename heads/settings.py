@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from features_cache.errors import OptionError
-from heads.catalogue import check_heads
+from heads.catalogue import DEFAULT_HEADS, check_heads
 from heads.class_weights import ClassWeight
 from heads.decisions import COMMON, EACH
 from heads.ensemble import Kind as EnsembleKind
@@ -76,7 +76,7 @@ class FitSettings:
     separator: str | None = None
     group_column: str | None = None
     exclude_class: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ("ridge", "logistic", "mlp")
+    heads: tuple[str, ...] = DEFAULT_HEADS
     blocks: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 1
