@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -44,10 +44,9 @@ class HeadKind:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def build(self, seed: int) -> Head:
-        """Return an unfitted classifier; the seed is for those that draw numbers."""
-        head = self.head(**self.settings)
-        built: Head = head.set_params(seed=seed) if "seed" in head.get_params() else head
-        return built
+        """Return an unfitted classifier; the seed is for those that draw numbers and have none of their own."""
+        takes_seed = "seed" in self.head().get_params()
+        return self.head(**{**({"seed": seed} if takes_seed else {}), **self.settings})
 
 
 # Of all heads, so that they share one copy of the rows and one pass of sums.
@@ -110,8 +109,14 @@ def kind_of(head: Head) -> str:
     return next(name for name, kind in HEADS.items() if kind.head is type(head))
 
 
-def check_heads(names: Sequence[str]) -> None:
+def check_heads(names: Sequence[str], known: Collection[str] = HEADS) -> None:
     """Check names of heads.
+
+    Parameters
+    ----------
+    names : sequence of str
+    known : collection of str
+        Those that there are; the catalogue's unless given.
 
     Raises
     ------
@@ -119,11 +124,11 @@ def check_heads(names: Sequence[str]) -> None:
         If there is none, one is unknown, or one is named twice.
     """
     if not names:
-        msg = f"no head was named; expected some of {', '.join(HEADS)}"
+        msg = f"no head was named; expected some of {', '.join(known)}"
         raise OptionError(msg)
     for name in names:
-        if name not in HEADS:
-            msg = f"unknown head {name!r}; expected one of {', '.join(HEADS)}{did_you_mean(name, HEADS)}"
+        if name not in known:
+            msg = f"unknown head {name!r}; expected one of {', '.join(known)}{did_you_mean(name, known)}"
             raise OptionError(msg)
     if len(set(names)) < len(names):
         msg = f"--heads {','.join(names)}: a head is named twice; expected each once"

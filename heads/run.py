@@ -11,7 +11,7 @@ import torch
 
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import POWER
 from heads.choosing import Choice
 from heads.clock import Clock
 from heads.decisions import Decisions, decide
@@ -56,7 +56,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     gathered = gather(settings)
     images, folds = gathered.images, gathered.folds
     data = training_data(settings, gathered, POWER)
-    kinds = {name: HEADS[name] for name in settings.heads}
+    kinds = settings.kinds
     prior = settings.prior or ("train" if images.targets.is_many else "balanced")
     clock.lap("read_s")
 
@@ -150,7 +150,7 @@ def _description(
     return {
         "settings": settings.to_json(),
         "random_weights": metrics["random_weights"],
-        "heads": list(settings.heads),
+        "heads": list(settings.kinds),
         "ensemble": {"weights": ensemble.weights, "weights_in_folds": list(ensemble.weights_in_folds)},
         "classes": list(images.classes),
         "class_counts": images.class_counts.tolist(),

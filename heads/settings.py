@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from features_cache.errors import OptionError
-from heads.catalogue import DEFAULT_HEADS, check_heads
+from heads.catalogue import DEFAULT_HEADS, HEADS, HeadKind, check_heads
 from heads.class_weights import ClassWeight
 from heads.decisions import COMMON, EACH
 from heads.ensemble import Kind as EnsembleKind
+from heads.own_heads import OwnHeads, own_kinds
 from heads.prior import Prior
 
 _SEEDS = 2**31  # scikit-learn's folds and torch's networks both take these
@@ -38,8 +39,10 @@ class FitSettings:
         Images that share its value stay in one fold.
     exclude_class : tuple of str
         Classes that are left out.
-    heads : tuple of str
-        Which heads.
+    heads : tuple of str, optional
+        Which heads; those fitted by default and the project's own unless given.
+    own_heads : mapping of str to mapping
+        The project's own heads, and grids; see :func:`heads.own_heads.own_kinds`.
     blocks : tuple of str
         Which blocks of the cache; empty for all.
     folds, repeats : int
@@ -76,7 +79,8 @@ class FitSettings:
     separator: str | None = None
     group_column: str | None = None
     exclude_class: tuple[str, ...] = ()
-    heads: tuple[str, ...] = DEFAULT_HEADS
+    heads: tuple[str, ...] | None = None
+    own_heads: OwnHeads = dataclasses.field(default_factory=dict)
     blocks: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 1
@@ -93,7 +97,7 @@ class FitSettings:
     drop_missing: bool = False
 
     def __post_init__(self) -> None:
-        check_heads(self.heads)
+        self.kinds  # noqa: B018 - refused at birth
         if self.folds < 2 or self.repeats < 1:
             msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
             raise OptionError(msg)
@@ -121,6 +125,15 @@ class FitSettings:
             raise OptionError(msg)
 
     @property
+    def kinds(self) -> dict[str, HeadKind]:
+        """The heads that are fitted, by name."""
+        own = own_kinds(self.own_heads)
+        known = {**HEADS, **own}
+        names = dict.fromkeys((*DEFAULT_HEADS, *own)) if self.heads is None else self.heads
+        check_heads(tuple(names), known)
+        return {name: known[name] for name in names}
+
+    @property
     def threshold_rule(self) -> str | float:
         """Which thresholds: ``each``, ``common``, or a constant."""
         if self.thresholds in {EACH, COMMON}:
@@ -133,5 +146,8 @@ class FitSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
-        fields = dataclasses.asdict(self)
-        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = {name: dict(table) for name, table in self.own_heads.items()}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()} | {
+            "own_heads": own
+        }
