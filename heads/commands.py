@@ -62,7 +62,8 @@ def fit_heads(
     ensemble: Annotated[str, typer.Option(help="average, or greedy: weights chosen inside the folds.")] = "average",
     thresholds: Annotated[str, typer.Option(help="Of many labels: each, common, or a number.")] = "each",
     at_least_one: Annotated[bool, typer.Option(help="Whether every image is called something.")] = True,
-    seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
+    search: Annotated[int, typer.Option(help="Settings of each head to try, inside each fold; 0: its grid alone.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of folds, networks, bootstrap and search.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
     drop_missing: DropMissing = False,
@@ -101,6 +102,7 @@ def fit_heads(
                 ensemble=ensemble,  # type: ignore[arg-type]
                 thresholds=thresholds,
                 at_least_one=at_least_one,
+                search=search,
                 seed=seed,
                 out=out,
                 test_features=test_features or if_there(features.with_name(_TEST_CACHE.name)),
@@ -114,6 +116,8 @@ def fit_heads(
         print_lines([json.dumps({"folder": done.folder.as_posix(), **done.metrics})])
     else:
         print_table(report.metrics_table(done))
+        if done.search:
+            print_table(report.search_table(done.search))
     say(ctx, [f"{done.folder}: metrics.json, oof.csv, heads, pictures; `cli submit` takes it from here"])
 
 

@@ -84,9 +84,11 @@ def _kind(base: HeadKind, table: Mapping[str, Any], section: str) -> HeadKind:
     given = {name: value for name, value in table.items() if name != "kind"}
     _check_keys(given, base, section)
     given.pop("power", None)
+    # What a table says is no longer looked for.
+    space = {name: each for name, each in base.space.items() if name not in given}
     grid = given.pop(chosen, None)
     if grid is None:
-        return dataclasses.replace(base, settings={**base.settings, **given})
+        return dataclasses.replace(base, settings={**base.settings, **given}, space=space)
     candidates = _grid(grid, base, section)
     watched: tuple[float, ...] = ()
     if chosen == "epochs":
@@ -94,7 +96,8 @@ def _kind(base: HeadKind, table: Mapping[str, Any], section: str) -> HeadKind:
     if "schedule_epochs" in known:
         # A learning rate that has come down to nothing learns nothing: the schedule ends with the last candidate.
         given.setdefault("schedule_epochs", max(candidates))
-    return dataclasses.replace(base, grid=candidates, watched=watched, settings={**base.settings, **given})
+    settings = {**base.settings, **given}
+    return dataclasses.replace(base, grid=candidates, watched=watched, settings=settings, space=space)
 
 
 def _check_keys(given: Mapping[str, Any], base: HeadKind, section: str) -> None:

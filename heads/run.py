@@ -61,7 +61,14 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     clock.lap("read_s")
 
     found = out_of_fold(
-        kinds, data, folds, n_averaged=gathered.n_averaged, prior=prior, seed=settings.seed, progress=progress
+        kinds,
+        data,
+        folds,
+        n_averaged=gathered.n_averaged,
+        prior=prior,
+        seed=settings.seed,
+        progress=progress,
+        n_settings=settings.search,
     )
     clock.lap("folds_s")
 
@@ -107,7 +114,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     target = _target(settings, gathered, decisions)
     description = _description(settings, gathered, found, ensemble, metrics) | {"prior": prior, "target": target}
     folder = publish_run(folder, files, description | {"timings": clock.laps}, numbered=settings.out is None)
-    return Run(folder=folder, metrics=metrics, warnings=images.warnings)
+    return Run(folder=folder, metrics=metrics, warnings=images.warnings, search=description["search"])
 
 
 def _metrics(gathered: Gathered, scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,6 +168,7 @@ def _description(
         "blocks": [block.to_json() for block in gathered.blocks],
         "chosen": {name: _told(oof.final) for name, oof in found.items()},
         "chosen_in_folds": {name: [_told(choice) for choice in oof.choices] for name, oof in found.items()},
+        "search": {name: oof.search.to_json() for name, oof in found.items() if oof.search},
         "warnings": list(images.warnings),
         "versions": {
             "python": platform.python_version(),

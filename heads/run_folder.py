@@ -35,11 +35,14 @@ class Run:
     metrics : dict
         As in metrics.json.
     warnings : tuple of str
+    search : dict
+        As in run.json: what was tried for each head; empty without a search.
     """
 
     folder: Path
     metrics: dict[str, Any]
     warnings: tuple[str, ...]
+    search: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def choose_folder(out: Path | None) -> Path:

@@ -57,6 +57,8 @@ class FitSettings:
         Where images may have many labels: ``each`` class its own, a ``common`` one, or a number between 0 and 1.
     at_least_one : bool
         Whether an image below all thresholds is called by the class that comes closest.
+    search : int
+        How many settings of each head are tried inside each fold, its default among them; 0 for none.
     seed : int
         Of the folds, the networks and the bootstrap.
     out : Path, optional
@@ -90,6 +92,7 @@ class FitSettings:
     ensemble: EnsembleKind = "average"
     thresholds: str = EACH
     at_least_one: bool = True
+    search: int = 0
     seed: int = 0
     out: Path | None = None
     test_features: Path | None = None
@@ -100,6 +103,9 @@ class FitSettings:
         self.kinds  # noqa: B018 - refused at birth
         if self.folds < 2 or self.repeats < 1:
             msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
+            raise OptionError(msg)
+        if self.search < 0 or self.search == 1:
+            msg = f"--search {self.search}; expected 2 settings a head or more, the default among them, or 0 for no search"
             raise OptionError(msg)
         if not 0 <= self.seed < _SEEDS:
             msg = f"--seed {self.seed}; expected 0 to {_SEEDS - 1}"
