@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # loaded where they are asked for: reading a cache needs neit
     import pandas as pd
     import torch
 
+UNKNOWN_CONTENT = "0" * 32
 _CHUNK_BYTES = 64 << 20
 _HASHED_IMAGES = 64
 
@@ -132,6 +133,10 @@ class FeatureCache:
     def good(self) -> NDArray[np.bool_]:
         """Which images are not quarantined, shape (n_images,)."""
         return np.equal(self.status, Status.GOOD)
+
+    def content_of(self, rows: NDArray[np.intp]) -> list[str]:
+        """Return the hashes of some images' bytes in hexadecimal digits; ``UNKNOWN_CONTENT`` of features made elsewhere."""
+        return [digest.tobytes().hex() for digest in self.content_hash[rows]]
 
     @property
     def random_weights(self) -> bool:

@@ -91,6 +91,7 @@ def write_cache(
     features: NDArray[np.floating[Any]],
     blocks: Sequence[Block],
     status: NDArray[np.uint8] | None = None,
+    content_hash: NDArray[np.uint8] | None = None,
     replace: bool = False,
     disk: Disk = DISK,
 ) -> None:
@@ -108,6 +109,8 @@ def write_cache(
         Must cover all columns in order.
     status : uint8 array, shape (images,), optional
         All good unless given.
+    content_hash : uint8 array, shape (images, 16), optional
+        blake2b-128 of each image's bytes; zeros, which say that they are unknown, unless given.
     replace : bool
         Whether a file at the path gives way.
     disk : Disk
@@ -133,7 +136,7 @@ def write_cache(
         path,
         ids=ids,
         status=np.zeros(len(ids), np.uint8) if status is None else status,
-        content_hash=np.zeros((len(ids), HASH_BYTES), np.uint8),
+        content_hash=np.zeros((len(ids), HASH_BYTES), np.uint8) if content_hash is None else content_hash,
         checksum=row_checksums(features),
         blocks=blocks,
         n_views=features.shape[1],

@@ -55,13 +55,22 @@ def fit_heads(
     folds: Annotated[int, typer.Option(help="Folds of each repeat.")] = 5,
     repeats: Annotated[int, typer.Option(help="Times that the folds are drawn anew.")] = 1,
     views: Annotated[str, typer.Option(help="all or 0: which views train and predict.")] = "all",
-    class_weight: Annotated[str, typer.Option(help="balanced or none.")] = "balanced",
+    class_weight: Annotated[
+        str | None, typer.Option(help="balanced or none. (default: balanced, unless resampled)")
+    ] = None,
+    resample: Annotated[str, typer.Option(help="none, over, under or both.")] = "none",
+    most_copies: Annotated[int, typer.Option(help="Of an image, with --resample over.")] = 10,
+    least_share: Annotated[float, typer.Option(help="Of a class, that --resample under keeps.")] = 0.25,
+    force: Annotated[bool, typer.Option("--force", help="Resample and weigh by class at once.")] = False,
+    extra: Annotated[Path | None, typer.Option(help="Cache of images that train in every fold, unscored.")] = None,
+    extra_labels: Annotated[Path | None, typer.Option(help="CSV of their labels.")] = None,
     prior: Annotated[
         str | None, typer.Option(help="balanced or train: class frequencies that probabilities speak of.")
     ] = None,
     ensemble: Annotated[str, typer.Option(help="average, or greedy: weights chosen inside the folds.")] = "average",
     thresholds: Annotated[str, typer.Option(help="Of many labels: each, common, or a number.")] = "each",
     at_least_one: Annotated[bool, typer.Option(help="Whether every image is called something.")] = True,
+    ablate: Annotated[bool, typer.Option("--ablate", help="Estimate anew without each block.")] = False,
     search: Annotated[int, typer.Option(help="Settings of each head to try, inside each fold; 0: its grid alone.")] = 0,
     seed: Annotated[int, typer.Option(help="Of folds, networks, bootstrap and search.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
@@ -98,6 +107,13 @@ def fit_heads(
                 repeats=repeats,
                 views=views,  # type: ignore[arg-type]
                 class_weight=class_weight,  # type: ignore[arg-type]
+                resample=resample,  # type: ignore[arg-type]
+                most_copies=most_copies,
+                least_share=least_share,
+                force=force,
+                extra=extra,
+                extra_labels=extra_labels,
+                ablate=ablate,
                 prior=prior,  # type: ignore[arg-type]
                 ensemble=ensemble,  # type: ignore[arg-type]
                 thresholds=thresholds,
@@ -118,6 +134,8 @@ def fit_heads(
         print_table(report.metrics_table(done))
         if done.search:
             print_table(report.search_table(done.search))
+        if "ablation" in done.metrics:
+            print_table(report.ablation_table(done.metrics["ablation"]))
     say(ctx, [f"{done.folder}: metrics.json, oof.csv, heads, pictures; `cli submit` takes it from here"])
 
 

@@ -88,9 +88,6 @@ class DropoutHead(LinearHead):
         )
         for place, epoch, training in train_sets(plan, problem, sets, candidates):
             coef, intercept = training.folded_first()
-            if not problem.targets.is_many:
-                # A softmax does not see what all classes share; without it, decision values order rows as probabilities do.
-                coef, intercept = coef - coef.mean(dim=1, keepdim=True), intercept - intercept.mean()
             head = self._solved(epoch, training.classes, coef, intercept, many=problem.targets.is_many)
             head.training_loss_ = list(training.losses)
             yield [Fit(place, epoch, head)]

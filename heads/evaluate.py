@@ -7,20 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from features_cache.errors import LabelError, listed
-from features_cache.reader import FeatureCache
+from features_cache.reader import UNKNOWN_CONTENT, FeatureCache
 from features_cache.recipe import any_random
 from features_cache.tables import read_table
 from heads.fitted import check_blocks
 from heads.fitted_run import FittedRun
-from heads.labelled import LabelledImages, as_targets, join_labels
+from heads.labelled import LabelledImages, join_labels, recast
 from heads.labels import labels_from_folders, read_labels
 from heads.run_folder import read_checked
 from heads.scoring import headline_of, score_of
-from heads.targets import Targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,9 +75,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     with FeatureCache(settings.features) as cache:
         names = check_blocks(str(settings.features), fitted.heads[0].blocks, cache.blocks)
         images = _labelled(settings, run, cache)
-        content = [digest.tobytes().hex() for digest in cache.content_hash[images.rows]]
+        content = cache.content_of(images.rows)
         _check_unseen(images.ids, content, read_checked(fitted.folder, run, "images.json"), settings.features)
-        targets = _as_the_run(images, run["classes"], str(settings.labels or settings.features))
+        targets = recast(images, run["classes"], str(settings.labels or settings.features))
         cache.require_sound(images.rows)
         X = cache.load(rows=images.rows, views=fitted.views, blocks=names)
     classes = tuple(run["classes"])
@@ -168,12 +166,11 @@ def _group_column(settings: EvaluateSettings, fitted: str | None) -> tuple[str |
 
 def _check_unseen(ids: Sequence[str], content: Sequence[str], fitted_on: Mapping[str, str], features: Path) -> None:
     """Refuse images that a run was fitted on: by their bytes where these are known, else by their names."""
-    unknown = "0" * 32
-    known = set(fitted_on.values()) - {unknown}
+    known = set(fitted_on.values()) - {UNKNOWN_CONTENT}
     seen = [
         image_id
         for image_id, digest in zip(ids, content, strict=True)
-        if digest in known or (image_id in fitted_on and unknown in {digest, fitted_on[image_id]})
+        if digest in known or (image_id in fitted_on and UNKNOWN_CONTENT in {digest, fitted_on[image_id]})
     ]
     if seen:
         msg = (
@@ -181,12 +178,3 @@ def _check_unseen(ids: Sequence[str], content: Sequence[str], fitted_on: Mapping
             f"images that it never saw. Give others, or read the out-of-fold figures in metrics.json"
         )
         raise LabelError(msg)
-
-
-def _as_the_run(images: LabelledImages, classes: list[str], source: str) -> Targets:
-    unknown = [name for name in images.classes if name not in classes]
-    if unknown:
-        msg = f"{source}: labels {listed(unknown)} are no classes of the run; it knows {listed(classes)}"
-        raise LabelError(msg)
-    names_of = [[images.classes[place] for place in np.flatnonzero(row)] for row in images.targets.members]
-    return as_targets(names_of, classes, many=images.targets.is_many)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from features_cache.errors import OptionError, did_you_mean
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
 from heads.arrays import Float32
 from heads.class_weights import positive_weights, sample_weights
+from heads.extra import read_extra
 from heads.feature_rows import FeatureRows
 from heads.folds import Fold, check_folds, make_folds
 from heads.labelled import LabelledImages, join_labels
 from heads.labels import labels_from_folders, read_labels, separator_of
 from heads.problem import TrainingData
+from heads.resample import copies
 from heads.settings import FitSettings
+from heads.targets import Targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +30,12 @@ class Gathered:
     Parameters
     ----------
     images : LabelledImages
+        Those that are held out in turn, and scored.
     content : list of str
-        blake2b-128 of each image's bytes, in hexadecimal digits.
-    X : float32 array, shape (n_images, n_views, n_columns)
+        blake2b-128 of each one's bytes, in hexadecimal digits.
+    targets : Targets
+        Of the images, then of further ones that train in every fold.
+    X : float32 array, shape (len(targets), n_views, n_columns)
     blocks : tuple of Block
         Its columns.
     folds : tuple of Fold
@@ -37,6 +45,7 @@ class Gathered:
 
     images: LabelledImages
     content: list[str]
+    targets: Targets
     X: Float32
     blocks: tuple[Block, ...]
     folds: tuple[Fold, ...]
@@ -64,11 +73,17 @@ def gather(settings: FitSettings) -> Gathered:
         blocks = _chosen_blocks(cache.blocks, settings.blocks)
         views = slice(0, 1) if settings.views == "0" else None
         cache.require_sound(images.rows)
-        content = [digest.tobytes().hex() for digest in cache.content_hash[images.rows]]
+        content = cache.content_of(images.rows)
         X = cache.load(rows=images.rows, views=views, blocks=[block.name for block in blocks])
+    targets = images.targets
+    if settings.extra is not None:
+        extra = read_extra(settings, images, content, blocks, X.shape[1])
+        targets, X = targets.join(extra.targets), np.concatenate([X, extra.X])
+        images = dataclasses.replace(images, warnings=(*images.warnings, *extra.warnings))
     return Gathered(
         images=images,
         content=content,
+        targets=targets,
         X=X,
         blocks=blocks,
         folds=folds,
@@ -77,14 +92,29 @@ def gather(settings: FitSettings) -> Gathered:
 
 
 def training_data(settings: FitSettings, gathered: Gathered, power: float) -> TrainingData:
-    """Weigh images, and draw in the long tails of their features."""
-    targets = gathered.images.targets
+    """Weigh or resample images, and draw in the long tails of their features.
+
+    What images weigh comes from all labels, as they are: it is no part of what folds choose.
+    """
+    targets = gathered.targets
+    n_copies = np.ones(len(targets))
+    if settings.resample != "none":
+        n_copies = copies(
+            targets.members,
+            kind=settings.resample,
+            most_copies=settings.most_copies,
+            least_share=settings.least_share,
+            seed=settings.seed,
+        ).astype(np.float64)
     return TrainingData(
         rows=FeatureRows(gathered.X, power),
         targets=targets,
-        weights=sample_weights(targets, settings.class_weight),
-        positive_weights=positive_weights(targets, settings.class_weight),
+        # A copy of a row is a row of twice the weight: no loss tells them apart.
+        weights=sample_weights(targets, settings.class_weighting) * n_copies,
+        counts=n_copies,
+        positive_weights=positive_weights(targets, settings.class_weighting),
         groups=gathered.images.groups,
+        n_scored=gathered.images.n_images,
     )
 
 

@@ -218,3 +218,19 @@ def _unmatched(n_labelled: int, n_rows: int, without_image: Sequence[str], witho
     if without_label:
         parts.append(f"{len(without_label)} of {n_rows} images have no label ({listed(without_label, _MOST_EXAMPLES)})")
     return "; ".join(parts)
+
+
+def recast(images: LabelledImages, classes: Sequence[str], source: str) -> Targets:
+    """Return images' targets as indices into other classes.
+
+    Raises
+    ------
+    LabelError
+        If they have a class that is not among them.
+    """
+    unknown = [name for name in images.classes if name not in classes]
+    if unknown:
+        msg = f"{source}: labels {listed(unknown)} are no classes of the run; it knows {listed(list(classes))}"
+        raise LabelError(msg)
+    names_of = [[images.classes[place] for place in np.flatnonzero(row).tolist()] for row in images.targets.members]
+    return as_targets(names_of, classes, many=images.targets.is_many)

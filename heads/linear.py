@@ -67,6 +67,8 @@ class LinearHead(Head):
         return [part[None] for part in together.split([len(head.classes_) for head in heads], dim=1)]  # type: ignore[no-untyped-call]
 
     def decision_function(self, X: Float) -> Float:
-        """Return decision values, shape (n_rows, n_classes), also where there are two classes."""
+        """Return decision values, shape (n_rows, n_classes); of two classes the second's less the first's, shape (n_rows,)."""
         decision: Float = self.member_scores(X)[0]
+        if len(self.classes_) == 2 and not self.is_many_:
+            return np.asarray(decision[:, 1] - decision[:, 0])
         return decision

@@ -36,13 +36,15 @@ def prior_shift(data: TrainingData, prior: Prior, held_out: Indices | None = Non
         is_learned[held_out] = False
     scored = np.flatnonzero(is_learned[: data.n_scored])
     counts, n_images = data.targets.take(scored).counts.astype(np.float64), len(scored)
-    learned = (data.weights * is_learned) @ data.targets.members
+    weights = data.weights * is_learned
+    learned = weights @ data.targets.members
     seen = (counts > 0) & (learned > 0)
     shift = np.zeros(len(counts))
     if data.targets.is_many:
-        shift[seen] = -np.log(data.positive_weights[seen])
-        if prior == "balanced":
-            shift[seen] += np.log(np.maximum(n_images - counts[seen], 1)) - np.log(counts[seen])
+        others = np.maximum(weights.sum() - learned, 1e-300)
+        shift[seen] = -np.log(data.positive_weights[seen] * learned[seen] / others[seen])
+        if prior == "train":
+            shift[seen] += np.log(counts[seen]) - np.log(np.maximum(n_images - counts[seen], 1))
         return shift
     wanted = np.ones(len(counts)) if prior == "balanced" else counts
     shift[seen] = np.log(wanted[seen]) - np.log(learned[seen])

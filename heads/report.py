@@ -65,6 +65,28 @@ def metrics_table(shown: HasMetrics | Mapping[str, Any]) -> Table:
     return table
 
 
+def ablation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out the headline figures without each block, and how far they are from those with all."""
+    table = Table(title="each block left out", caption="in brackets: less, or more, than with all blocks")
+    table.add_column("left out")
+    table.add_column("head")
+    whole, *others = rows
+    names = list(next(iter(whole["heads"].values())))
+    for name in names:
+        table.add_column(TITLES[name], justify="right")
+    for row in (whole, *others):
+        title = row["left_out"] or "nothing"
+        for head, scores in row["heads"].items():
+            cells = [
+                f"{scores[key]:.3f}"
+                + (f" ({scores[key] - whole['heads'][head][key]:+.3f})" if row is not whole else "")
+                for key in names
+            ]
+            table.add_row(title, head, *cells)
+            title = ""
+    return table
+
+
 def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out runs side by side, as `list_runs` gives them, a line each head."""
     table = Table(title="runs", caption="out-of-fold figures of every head")

@@ -52,9 +52,9 @@ def check_training(X: Float, y: NDArray[Any], sample_weight: Float | None) -> Tr
     Raises
     ------
     LabelError
-        If there are fewer than two classes, or no row is of any.
+        If rows that weigh anything are of fewer than two classes, or of none where labels are many.
     ValueError
-        If arrays do not fit each other, hold NaN, or weights are negative or all 0.
+        If arrays do not fit each other, hold NaN, or weights are negative.
     """
     X = check_array(X, dtype=[np.float32, np.float64])
     targets, classes = _checked_labels(y)
@@ -62,13 +62,11 @@ def check_training(X: Float, y: NDArray[Any], sample_weight: Float | None) -> Tr
         msg = f"{len(X)} rows but {len(targets)} labels; expected as many"
         raise ValueError(msg)
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
-        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all zero"
+    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0:
+        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative"
         raise ValueError(msg)
-    weighed = targets.take(np.flatnonzero(weights))
-    if not weighed.can_be_learned:
-        known, least = classes[weighed.counts > 0].tolist(), 1 if targets.is_many else 2
-        msg = f"the rows of weight above zero are of classes {known}; expected at least {least} classes"
+    if not targets.take(np.flatnonzero(weights)).can_be_learned:
+        msg = "rows whose sample weight is not zero are of too few classes; expected at least 2 classes, or 1 of many labels"
         raise LabelError(msg)
     return TrainingRows(X, targets, classes, weights)
 
@@ -93,7 +91,7 @@ def _checked_labels(y: NDArray[Any]) -> tuple[Targets, NDArray[Any]]:
 
 
 def check_rows(X: Float, n_columns: int, head: str) -> Float:
-    """Check what a fitted head predicts.
+    """Check what a fitted head, called so, predicts.
 
     Raises
     ------

@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
+from heads.ablation import ablate, require_blocks
 from heads.catalogue import POWER
 from heads.choosing import Choice
 from heads.clock import Clock
-from heads.decisions import Decisions, decide
-from heads.ensemble import NAME as ENSEMBLE
-from heads.ensemble import Ensemble, combine
+from heads.decisions import Decisions
+from heads.estimate import Estimate, estimate
 from heads.fitted import FittedHead
 from heads.gather import Gathered, gather, training_data
-from heads.out_of_fold import OutOfFold, fit_final, out_of_fold
+from heads.out_of_fold import fit_final
 from heads.prior import prior_shift
+from heads.problem import TrainingData
+from heads.resample import imbalance_report
 from heads.run_files import head_files, oof_csv, pictures
 from heads.run_folder import Run, choose_folder, json_bytes, list_runs, publish_run
 from heads.scoring import score_out_of_fold
@@ -54,65 +57,52 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     clock = Clock()
     folder = choose_folder(settings.out)
     gathered = gather(settings)
+    if settings.ablate:
+        require_blocks(gathered)
     images, folds = gathered.images, gathered.folds
     data = training_data(settings, gathered, POWER)
     kinds = settings.kinds
-    prior = settings.prior or ("train" if images.targets.is_many else "balanced")
     clock.lap("read_s")
 
-    found = out_of_fold(
-        kinds,
-        data,
-        folds,
-        n_averaged=gathered.n_averaged,
-        prior=prior,
-        seed=settings.seed,
-        progress=progress,
-        n_settings=settings.search,
-    )
+    said = estimate(settings, gathered, data, kinds, progress)
     clock.lap("folds_s")
 
-    predictions = {name: oof.predictions for name, oof in found.items()}
-    ensemble = combine(predictions, folds, images.targets, settings.ensemble)
-    if len(predictions) > 1:
-        predictions[ENSEMBLE] = ensemble.predictions
-    decisions: dict[str, Decisions | None] = dict.fromkeys(predictions)
-    if images.targets.is_many:
-        rule, at_least_one = settings.threshold_rule, settings.at_least_one
-        for name, said in predictions.items():
-            decisions[name] = decide(
-                said, folds, images.targets, images.groups, rule=rule, at_least_one=at_least_one, seed=settings.seed
-            )
-    clock.lap("decisions_s")
-
     fitted = []
+    shift = prior_shift(data, settings.prior_of(many=images.targets.is_many))
     for place, (name, kind) in enumerate(kinds.items()):
         progress(f"final fit: {name}", place, len(kinds))
-        head = fit_final(kind, data, found[name].final)
-        shift = prior_shift(data, prior)
+        head = fit_final(kind, data, said.found[name].final)
         fitted.append(FittedHead(name=name, head=head, classes=images.classes, blocks=gathered.blocks, shift=shift))
     clock.lap("final_fit_s")
 
     scores = {
         name: score_out_of_fold(
-            images.targets, said, decisions[name], folds, images.classes, images.groups, seed=settings.seed
+            images.targets,
+            predictions,
+            said.decisions[name],
+            folds,
+            images.classes,
+            images.groups,
+            seed=settings.seed,
         )
-        for name, said in predictions.items()
+        for name, predictions in said.predictions.items()
     }
     metrics = _metrics(gathered, scores)
     clock.lap("metrics_s")
+    if settings.ablate:
+        metrics["ablation"] = ablate(settings, gathered, kinds, said, progress)
+        clock.lap("ablation_s")
 
     files = {
         "metrics.json": json_bytes(metrics),
-        "oof.csv": oof_csv(images, folds, predictions),
+        "oof.csv": oof_csv(images, folds, said.predictions),
         "images.json": json_bytes(dict(zip(images.ids, gathered.content, strict=True))),
         **head_files(fitted),
-        **pictures(metrics, images, kinds, found),
+        **pictures(metrics, images, kinds, said.found),
     }
     clock.lap("pictures_s")
     progress("writing the run", len(kinds), len(kinds))
-    target = _target(settings, gathered, decisions)
-    description = _description(settings, gathered, found, ensemble, metrics) | {"prior": prior, "target": target}
+    description = _description(settings, gathered, data, said, metrics)
     folder = publish_run(folder, files, description | {"timings": clock.laps}, numbered=settings.out is None)
     return Run(folder=folder, metrics=metrics, warnings=images.warnings, search=description["search"])
 
@@ -149,8 +139,8 @@ def _target(settings: FitSettings, gathered: Gathered, decisions: Mapping[str, D
 def _description(
     settings: FitSettings,
     gathered: Gathered,
-    found: Mapping[str, OutOfFold],
-    ensemble: Ensemble,
+    data: TrainingData,
+    said: Estimate,
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
     images = gathered.images
@@ -158,17 +148,21 @@ def _description(
         "settings": settings.to_json(),
         "random_weights": metrics["random_weights"],
         "heads": list(settings.kinds),
-        "ensemble": {"weights": ensemble.weights, "weights_in_folds": list(ensemble.weights_in_folds)},
+        "ensemble": {"weights": said.ensemble.weights, "weights_in_folds": list(said.ensemble.weights_in_folds)},
+        "prior": settings.prior_of(many=images.targets.is_many),
+        "target": _target(settings, gathered, said.decisions),
         "classes": list(images.classes),
         "class_counts": images.class_counts.tolist(),
         "n_images": images.n_images,
+        "n_extra": len(gathered.targets) - images.n_images,
+        "resampling": _resampling(settings, gathered, data),
         "n_quarantined": images.n_quarantined,
         "n_unlabelled": images.n_unlabelled,
         "n_views_averaged": metrics["n_views_averaged"],
         "blocks": [block.to_json() for block in gathered.blocks],
-        "chosen": {name: _told(oof.final) for name, oof in found.items()},
-        "chosen_in_folds": {name: [_told(choice) for choice in oof.choices] for name, oof in found.items()},
-        "search": {name: oof.search.to_json() for name, oof in found.items() if oof.search},
+        "chosen": {name: _told(oof.final) for name, oof in said.found.items()},
+        "chosen_in_folds": {name: [_told(choice) for choice in oof.choices] for name, oof in said.found.items()},
+        "search": {name: oof.search.to_json() for name, oof in said.found.items() if oof.search},
         "warnings": list(images.warnings),
         "versions": {
             "python": platform.python_version(),
@@ -176,6 +170,12 @@ def _description(
         },
         "n_threads": torch.get_num_threads(),
     }
+
+
+def _resampling(settings: FitSettings, gathered: Gathered, data: TrainingData) -> dict[str, Any] | None:
+    if settings.resample == "none":
+        return None
+    return imbalance_report(gathered.targets.members, data.counts.astype(np.int64))
 
 
 def _told(choice: Choice) -> dict[str, Any]:

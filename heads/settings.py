@@ -17,6 +17,7 @@ from heads.prior import Prior
 
 _SEEDS = 2**31  # scikit-learn's folds and torch's networks both take these
 Views = Literal["all", "0"]
+Resample = Literal["none", "over", "under", "both"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,20 @@ class FitSettings:
     folds, repeats : int
     views : {"all", "0"}
         Which views train and predict.
-    class_weight : {"balanced", "none"}
+    class_weight : {"balanced", "none"}, optional
+        Balanced unless given, or images are resampled.
+    resample : {"none", "over", "under", "both"}
+        Copies of images of rare classes, fewer images of common ones; see :mod:`heads.resample`.
+    most_copies : int
+        Of an image.
+    least_share : float
+        Of a class's images, that under-sampling keeps.
+    force : bool
+        Whether images may be resampled and weighed by class at once.
+    extra : Path, optional
+        A cache of further images, which train in every fold and are never scored.
+    extra_labels : Path, optional
+        Their labels, in columns of the same names.
     prior : {"balanced", "train"}, optional
         Which class frequencies probabilities speak of; train where images may have many labels, else balanced, unless given.
     ensemble : {"average", "greedy"}
@@ -57,6 +71,8 @@ class FitSettings:
         Where images may have many labels: ``each`` class its own, a ``common`` one, or a number between 0 and 1.
     at_least_one : bool
         Whether an image below all thresholds is called by the class that comes closest.
+    ablate : bool
+        Whether each block is left out in turn, to see what it is worth.
     search : int
         How many settings of each head are tried inside each fold, its default among them; 0 for none.
     seed : int
@@ -87,11 +103,18 @@ class FitSettings:
     folds: int = 5
     repeats: int = 1
     views: Views = "all"
-    class_weight: ClassWeight = "balanced"
+    class_weight: ClassWeight | None = None
+    resample: Resample = "none"
+    most_copies: int = 10
+    least_share: float = 0.25
+    force: bool = False
+    extra: Path | None = None
+    extra_labels: Path | None = None
     prior: Prior | None = None
     ensemble: EnsembleKind = "average"
     thresholds: str = EACH
     at_least_one: bool = True
+    ablate: bool = False
     search: int = 0
     seed: int = 0
     out: Path | None = None
@@ -101,30 +124,52 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         self.kinds  # noqa: B018 - refused at birth
-        if self.folds < 2 or self.repeats < 1:
-            msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
-            raise OptionError(msg)
-        if self.search < 0 or self.search == 1:
-            msg = f"--search {self.search}; expected 2 settings a head or more, the default among them, or 0 for no search"
-            raise OptionError(msg)
-        if not 0 <= self.seed < _SEEDS:
-            msg = f"--seed {self.seed}; expected 0 to {_SEEDS - 1}"
-            raise OptionError(msg)
+        self._check_choices()
+        self._check_numbers()
+        self._check_company()
+        self.threshold_rule  # noqa: B018 - refused at birth
+
+    def _check_choices(self) -> None:
         for name, value, allowed in (
             ("views", self.views, ("all", "0")),
-            ("class-weight", self.class_weight, ("balanced", "none")),
+            ("class-weight", self.class_weight or "none", ("balanced", "none")),
+            ("resample", self.resample, ("none", "over", "under", "both")),
             ("prior", self.prior or "train", ("balanced", "train")),
             ("ensemble", self.ensemble, ("average", "greedy")),
         ):
             if value not in allowed:
                 msg = f"--{name} {value!r}; expected {' or '.join(allowed)}"
                 raise OptionError(msg)
-        self.threshold_rule  # noqa: B018 - refused at birth
+
+    def _check_numbers(self) -> None:
+        if self.folds < 2 or self.repeats < 1:
+            msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
+            raise OptionError(msg)
+        if not 0 <= self.seed < _SEEDS:
+            msg = f"--seed {self.seed}; expected 0 to {_SEEDS - 1}"
+            raise OptionError(msg)
+        if self.search < 0 or self.search == 1:
+            msg = f"--search {self.search}; expected 2 settings a head or more, the default among them, or 0 for no search"
+            raise OptionError(msg)
+        if self.most_copies < 1 or not 0 <= self.least_share <= 1:
+            msg = f"--most-copies {self.most_copies} --least-share {self.least_share}; expected at least 1, and 0 to 1"
+            raise OptionError(msg)
         if self.separator is not None and len(self.separator) != 1:
             msg = f"--separator {self.separator!r}; expected one character, such as ' ' or '|'"
             raise OptionError(msg)
         if not self.label_column:
             msg = "--label-column names no column; expected one, or one for each class"
+            raise OptionError(msg)
+
+    def _check_company(self) -> None:
+        if self.resample != "none" and self.class_weight == "balanced" and not self.force:
+            msg = (
+                f"--resample {self.resample} with --class-weight balanced lifts rare classes twice; expected one of the two. Leave "
+                f"one out, or say --force"
+            )
+            raise OptionError(msg)
+        if (self.extra is None) != (self.extra_labels is None):
+            msg = "--extra and --extra-labels belong together; give both, or none"
             raise OptionError(msg)
         if self.group_column is not None and self.labels is None:
             msg = f"--group-column {self.group_column} needs a labels CSV; give one with --labels"
@@ -138,6 +183,15 @@ class FitSettings:
         names = dict.fromkeys((*DEFAULT_HEADS, *own)) if self.heads is None else self.heads
         check_heads(tuple(names), known)
         return {name: known[name] for name in names}
+
+    @property
+    def class_weighting(self) -> ClassWeight:
+        """Which class weights: balanced, unless told otherwise or images are resampled."""
+        return self.class_weight or ("balanced" if self.resample == "none" else "none")
+
+    def prior_of(self, *, many: bool) -> Prior:
+        """Which prior probabilities speak of, where images may have many labels or one."""
+        return self.prior or ("train" if many else "balanced")
 
     @property
     def threshold_rule(self) -> str | float:
