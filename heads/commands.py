@@ -67,13 +67,17 @@ def fit_heads(
     ablate: Annotated[bool, typer.Option("--ablate", help="Estimate anew without each block.")] = False,
     seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Of the whole process, such as 2GB; what has no room stays on the disk.")
+    ] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
     drop_missing: DropMissing = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
-    from heads import report, run, settings
+    from heads import memory, report, run, settings
 
     consequence = "nothing was written. Type the same command again to begin anew"
     with stop_on_signals(consequence) as flag, progress_bar(quiet=ctx.obj) as show:
@@ -110,6 +114,8 @@ def fit_heads(
                 at_least_one=at_least_one,
                 seed=seed,
                 out=out,
+                device=device,
+                memory_limit=None if memory_limit is None else memory.parse_size(memory_limit),
                 test_features=test_features or if_there(features.with_name(_TEST_CACHE.name)),
                 ignore_unlabelled=ignore_unlabelled,
                 drop_missing=drop_missing,

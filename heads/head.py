@@ -36,6 +36,8 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         The parameter that is chosen by inner folds, beside the temperature.
     positive : tuple of str
         Parameters that must be above 0.
+    n_members : int
+        How many outputs are averaged.
     power : float
         Features x are used as ``sign(x) |x|^power`` (Perronnin et al., 2010).
     temperature : float
@@ -48,6 +50,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
 
     chosen: ClassVar[str]
     positive: ClassVar[tuple[str, ...]] = ("temperature", "power")
+    n_members: ClassVar[int] = 1
     power: float
     temperature: float
     classes_: NDArray[Any]

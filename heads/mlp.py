@@ -12,6 +12,7 @@ from sklearn.base import clone
 
 from features_cache.errors import OptionError
 from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
+from heads.batches import Batches, StreamedBatches
 from heads.head import Fit, Head
 from heads.problem import Problem, TrainingSet
 from heads.targets import row_losses
@@ -68,6 +69,7 @@ class MLPHead(Head):
     """
 
     chosen = "epochs"
+    n_members = N_NETWORKS
     positive = ("temperature", "power", "schedule_epochs", "width", "learning_rate", "batch_rows")
 
     def __init__(
@@ -118,6 +120,7 @@ class MLPHead(Head):
                     head.networks_ = training.folded_networks()
                     head.training_loss_ = list(training.losses)
                     yield [Fit(place, epoch, head)]
+            del training  # or its rows would stand beside the next set's
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the networks' parameters."""
@@ -209,24 +212,30 @@ class _Training:
         images = problem.learned_from(cells)
         self._whitening = Whitening.fit(problem.moments_of(cells), head.shrinkage, rows.dtype)
         self._narrow = _narrow_type(rows.device)
-        self._X = torch.cat([self._whitening.apply(chunk, self._narrow) for _, chunk in rows.chunks(images)])
+        self._batches = (
+            Batches(rows, images, self._whitening, self._narrow)
+            if problem.memory is None
+            else StreamedBatches(rows, images, self._whitening, self._narrow, problem.memory)
+        )
         self._is_many = problem.targets.is_many
         true = problem.targets.take(images).encoded(self.classes)
-        self._true = true.to(rows.device).repeat_interleave(rows.n_views, dim=0)
+        self._true = true.to(rows.device)
         self._positive = torch.from_numpy(problem.positive_weights[self.classes]).float().to(rows.device)
         # Weights of mean 1 keep the step length, whatever scale they come in.
-        weights = problem.weights[images].repeat(rows.n_views)
-        self._weights = torch.from_numpy(weights / weights.mean()).float().to(rows.device)
-        few = max(_LEAST_BATCH_ROWS, len(self._X) // _LEAST_STEPS)
+        weights = problem.weights[images]
+        mean = weights.repeat(rows.n_views).mean()
+        self._weights = torch.from_numpy(weights / mean).float().to(rows.device)
+        self._n_rows = len(images) * rows.n_views
+        few = max(_LEAST_BATCH_ROWS, self._n_rows // _LEAST_STEPS)
         self._batch_rows = min(head.batch_rows, few)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(head.seed)
+            torch.default_generator.manual_seed(head.seed)  # and no GPU's, whose state would not come back
             self._networks = S0Networks(rows.n_columns, head.width, len(self.classes), head.dropout).to(rows.device)
             self._random_state = torch.get_rng_state()
         self._optimiser = torch.optim.AdamW(
             self._networks.parameters(), lr=head.learning_rate, weight_decay=head.weight_decay, fused=True
         )
-        self._steps_left = head.schedule_epochs * -(-len(self._X) // self._batch_rows)
+        self._steps_left = head.schedule_epochs * self._batches.n_steps(self._batch_rows)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
             self._optimiser, head.learning_rate, total_steps=self._steps_left + 1, pct_start=_WARM_UP
         )
@@ -236,20 +245,20 @@ class _Training:
         total = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
-            for batch in torch.randperm(len(self._X)).to(self._X.device).split(self._batch_rows):  # type: ignore[no-untyped-call]
-                total += self._step(batch) * len(batch)
+            for X, images in self._batches.epoch(self._batch_rows):
+                total += self._step(X, images) * len(X)
             self._random_state = torch.get_rng_state()
-        self.losses.append(total / len(self._X))
+        self.losses.append(total / self._n_rows)
 
-    def _step(self, batch: torch.Tensor) -> float:
-        """Learn from some rows; return the mean loss of a row and network."""
-        with torch.autocast(self._X.device.type, self._narrow, enabled=self._narrow != torch.float32):
-            outputs = self._networks(self._X[batch])
-        true = self._true[batch]
+    def _step(self, X: torch.Tensor, images: torch.Tensor) -> float:
+        """Learn from some rows of some images; return the mean loss of a row and network."""
+        with torch.autocast(X.device.type, self._narrow, enabled=self._narrow != torch.float32):
+            outputs = self._networks(X)
+        true = self._true[images]
         losses = torch.stack(
             [row_losses(out.float(), true, many=self._is_many, positive_weights=self._positive) for out in outputs]
         )
-        loss = (losses * self._weights[batch]).mean(dim=1).sum()
+        loss = (losses * self._weights[images]).mean(dim=1).sum()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
