@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from heads.arrays import Float
@@ -56,6 +57,11 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     classes_: NDArray[Any]
     n_features_in_: int
     is_many_: bool
+
+    def __sklearn_tags__(self) -> Tags:
+        tags: Tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     @abc.abstractmethod
     def fit_sets(
@@ -161,7 +167,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
 
     def _outputs(self, X: Float) -> list[torch.Tensor]:
         check_is_fitted(self, "classes_")
-        raw = torch.from_numpy(np.ascontiguousarray(check_rows(X, self.n_features_in_)))
+        raw = torch.from_numpy(np.ascontiguousarray(check_rows(X, self.n_features_in_, type(self).__name__)))
         with torch.inference_mode():
             return [self.outputs(draw_in(part, self.power)) for part in raw.split(CHUNK_ROWS)]  # type: ignore[no-untyped-call]
 

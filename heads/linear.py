@@ -57,8 +57,10 @@ class LinearHead(Head):
         return outputs_of([self], rows)[0]
 
     def decision_function(self, X: Float) -> Float:
-        """Return decision values, shape (n_rows, n_classes), also where there are two classes."""
+        """Return decision values, shape (n_rows, n_classes); of two classes the second's less the first's, shape (n_rows,)."""
         decision: Float = self.member_scores(X)[0]
+        if len(self.classes_) == 2 and not self.is_many_:
+            return np.asarray(decision[:, 1] - decision[:, 0])
         return decision
 
 

@@ -266,6 +266,7 @@ def _multinomial(logits: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor
 def _binary(logits: torch.Tensor, true: torch.Tensor, positive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the same of binary cross-entropies, summed over classes, members weighing ``positive``."""
     member = (true * positive)[:, None]
-    other = (1 - true)[:, None]
-    losses = (member * torch.nn.functional.softplus(-logits) + other * torch.nn.functional.softplus(logits)).sum(dim=2)
-    return losses, torch.sigmoid(logits).mul_(member + other).sub_(member)
+    either = member + (1 - true)[:, None]
+    # softplus(-z) = softplus(z) - z: one costly function instead of two.
+    losses = torch.nn.functional.softplus(logits).mul_(either).sub_(member * logits).sum(dim=2)
+    return losses, torch.sigmoid(logits).mul_(either).sub_(member)

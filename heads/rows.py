@@ -59,9 +59,9 @@ def check_training(
     OptionError
         If a parameter is not above 0.
     LabelError
-        If there are fewer than two classes, or no row is of any.
+        If rows that weigh anything are of fewer than two classes, or of none where labels are many.
     ValueError
-        If arrays do not fit each other, hold NaN, or weights are negative or all 0.
+        If arrays do not fit each other, hold NaN, or weights are negative.
     """
     for name, value in positive.items():
         if not value > 0:
@@ -73,9 +73,12 @@ def check_training(
         msg = f"{len(X)} rows but {len(targets)} labels; expected as many"
         raise ValueError(msg)
     weights = np.ones(len(X)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0:
-        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative, not all 0"
+    if weights.shape != (len(X),) or not np.isfinite(weights).all() or weights.min() < 0:
+        msg = f"sample_weight has shape {weights.shape}; expected ({len(X)},), finite, not negative"
         raise ValueError(msg)
+    if not targets.take(np.flatnonzero(weights)).can_be_learned:
+        msg = "rows whose sample weight is not zero are of too few classes; expected at least 2 classes, or 1 of many labels"
+        raise LabelError(msg)
     return TrainingRows(X, targets, classes, weights)
 
 
@@ -98,8 +101,8 @@ def _checked_labels(y: NDArray[Any]) -> tuple[Targets, NDArray[Any]]:
     return OneLabel(indices.astype(np.int64), len(classes)), classes
 
 
-def check_rows(X: Float, n_columns: int) -> Float:
-    """Check what a fitted head predicts.
+def check_rows(X: Float, n_columns: int, head: str) -> Float:
+    """Check what a fitted head, called so, predicts.
 
     Raises
     ------
@@ -108,6 +111,6 @@ def check_rows(X: Float, n_columns: int) -> Float:
     """
     X = check_array(X, dtype=[np.float32, np.float64])
     if X.shape[1] != n_columns:
-        msg = f"X has {X.shape[1]} features, but the head is expecting {n_columns} features as input"
+        msg = f"X has {X.shape[1]} features, but {head} is expecting {n_columns} features as input"
         raise ValueError(msg)
     return X

@@ -259,8 +259,8 @@ def test_a_prior_is_reached_whatever_the_training_weights_were(prior):
         data = TrainingData(rows=FeatureRows(X, 1.0), targets=targets, weights=weights)
         head = HEADS["logistic"].head(C=100.0, power=1.0, shrinkage=1.0, tolerance=1e-12, max_steps=500)
         ((fit,),) = head.fit_sets(data.problem(), [data.problem().whole], [100.0])
-        outputs = fit.head.decision_function(np.array([[1.0]])) + prior_shift(data, prior)
-        odds = float(outputs[0, 1] - outputs[0, 0])
+        outputs = fit.head.member_scores(np.array([[1.0]]))[0, 0] + prior_shift(data, prior)
+        odds = float(outputs[1] - outputs[0])
         # At 1, midway between the classes, the likelihoods are the same.
         expected = 0.0 if prior == "balanced" else np.log(labels.mean() / (1 - labels.mean()))
         assert odds == pytest.approx(expected, abs=0.2)
