@@ -1,14 +1,16 @@
 """Heads on caches larger than memory: peak resident memory of `cli fit-heads --memory-limit`, and whether the heads are the same.
 
-    python bench/memory.py [--gigabytes 8] [--limit 2GB] [--heads ridge,logistic,mlp] [--folds 5] [--only same|large]
+    python bench/memory.py [--gigabytes 8] [--limit 2GB] [--heads ridge,logistic,mlp] [--folds 5] [--short] [--only same|large]
 
 `same` fits a cache of 0.3 GB with and without a limit that it does not fit, `large` the large one within the limit. Both are
-drawn (42 views x 3,072 columns in float16, 9 classes, images sorted by class) and removed again.
+drawn (42 views x 3,072 columns in float16, 9 classes, images sorted by class) and removed again. `--short` tries two candidates and two
+epochs instead of all: passes over the rows are fewer, and what is in memory is the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -68,12 +70,14 @@ def _draw(path: Path, n_images: int) -> None:
         write_cache(path, ids=ids, features=features, blocks=blocks(512, 512, 1280, 768))
 
 
-def fit(cache: Path, out: Path, heads: str, folds: int, limit: str | None) -> tuple[float, float]:
+def fit(cache: Path, out: Path, options: argparse.Namespace, limit: str | None) -> tuple[float, float]:
     """Type `cli fit-heads`; return its peak of resident memory in MB, and seconds."""
-    words = ["--quiet", "fit-heads", "--features", cache, "--out", out, "--heads", heads, "--folds", folds]
+    program = [Path(__file__), "--as-cli"] if options.short else [HOUSE / "cli.py"]
+    words = [*program, "--quiet", "fit-heads", "--features", cache, "--out", out, "--heads", options.heads]
+    words += ["--folds", options.folds]
     words += [] if limit is None else ["--memory-limit", limit]
     began = time.perf_counter()
-    process = subprocess.Popen([sys.executable, HOUSE / "cli.py", *map(str, words)], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if status:
@@ -81,6 +85,21 @@ def fit(cache: Path, out: Path, heads: str, folds: int, limit: str | None) -> tu
         raise RuntimeError(msg)
     unit = 1 if sys.platform == "darwin" else 1024
     return usage.ru_maxrss * unit / 1e6, time.perf_counter() - began
+
+
+def as_cli_with_few_candidates() -> None:
+    """Be the command line, with two candidates a head."""
+    import cli
+    from heads import catalogue, gather, run
+
+    few = {
+        name: dataclasses.replace(kind, grid=kind.grid[3:5] if name != "mlp" else (1, 2), watched=())
+        for name, kind in catalogue.HEADS.items()
+    }
+    for module in (run, gather):
+        vars(module)["HEADS"] = few
+    del sys.argv[1]
+    cli.main()
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -98,8 +117,7 @@ def same(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     cache = folder / "small.h5"
     n_images = draw_cache(cache, SMALL_GB * 1e9)
     peaks = {
-        name: fit(cache, folder / name, options.heads, options.folds, limit)
-        for name, limit in (("free", None), ("limited", SMALL_LIMIT))
+        name: fit(cache, folder / name, options, limit) for name, limit in (("free", None), ("limited", SMALL_LIMIT))
     }
     told = _json(folder / "limited" / "run.json")["memory"]
     yield (
@@ -133,7 +151,7 @@ def large(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     cache = folder / "large.h5"
     n_images = draw_cache(cache, options.gigabytes * 1e9)
     yield f"{n_images:,} images x {VIEWS} views x {COLUMNS:,} columns", f"{cache.stat().st_size / 1e9:.2f} GB", ""
-    peak, seconds = fit(cache, folder / "large", options.heads, options.folds, options.limit)
+    peak, seconds = fit(cache, folder / "large", options, options.limit)
     share = peak * 1e6 / parse_size(options.limit)
     told = _json(folder / "large" / "run.json")
     yield f"{options.heads}, {options.folds} folds, within {options.limit}: seconds", f"{seconds:.0f}", ""
@@ -154,6 +172,7 @@ def main() -> None:
     parser.add_argument("--limit", default="2GB", help="for the large cache")
     parser.add_argument("--heads", default="ridge,logistic,mlp")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--short", action="store_true", help="two candidates a head")
     parser.add_argument("--only", choices=CHAPTERS, help="one chapter")
     options = parser.parse_args()
     table = Table(title="heads within a memory limit")
@@ -169,4 +188,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_cli_with_few_candidates() if sys.argv[1:2] == ["--as-cli"] else main()

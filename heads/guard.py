@@ -73,9 +73,7 @@ def group_copies(settings: FitSettings, images: LabelledImages, found: NearDupli
     linked = clusters(found.train.places, images.n_images)
     groups, told = groups_with_clusters(images.groups, linked, n_folds=settings.folds)
     names = [f"{images.ids[place]} and its like" for place in np.unique(groups, return_index=True)[1].tolist()]
-    return dataclasses.replace(
-        images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told)
-    )
+    return dataclasses.replace(images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

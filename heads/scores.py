@@ -68,6 +68,10 @@ class Scores:
             return self._kept[candidate][:, places]
         return ScoresOnDisk(((self, candidate, places),))
 
+    def __getitem__(self, candidate: float) -> Float32:
+        """Return all outputs of a candidate in memory, shape (n_members, n_images, n_views, n_classes)."""
+        return np.concatenate(list(self.pieces(np.arange(self._shape[0]), candidate)), axis=1)
+
     def pieces(self, places: Indices, candidate: float) -> Iterator[Float32]:
         """Read outputs back, some images at a time."""
         if self._scratch is None:
