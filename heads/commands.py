@@ -64,6 +64,9 @@ def fit_heads(
     ensemble: Annotated[str, typer.Option(help="average, or greedy: weights chosen inside the folds.")] = "average",
     thresholds: Annotated[str, typer.Option(help="Of many labels: each, common, or a number.")] = "each",
     at_least_one: Annotated[bool, typer.Option(help="Whether every image is called something.")] = True,
+    group_near_duplicates: Annotated[
+        bool, typer.Option("--group-near-duplicates", help="Keep images that look like copies in one fold.")
+    ] = False,
     ablate: Annotated[bool, typer.Option("--ablate", help="Estimate anew without each block.")] = False,
     seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
@@ -107,6 +110,7 @@ def fit_heads(
                 force=force,
                 extra=extra,
                 extra_labels=extra_labels,
+                group_near_duplicates=group_near_duplicates,
                 ablate=ablate,
                 prior=prior,  # type: ignore[arg-type]
                 ensemble=ensemble,  # type: ignore[arg-type]
@@ -123,6 +127,7 @@ def fit_heads(
             progress,
         )
     say(ctx, [f"warning: {text}" for text in done.warnings])
+    say(ctx, list(done.notes))
     if as_json:
         print_lines([json.dumps({"folder": done.folder.as_posix(), **done.metrics})])
     else:

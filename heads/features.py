@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features_cache.reader import FeatureCache
+from features_cache.reader import FeatureCache, Picks
 from features_cache.recipe import Block
-from heads.arrays import Float32, Indices
+from heads.arrays import Float32, ImageArray, Indices
 from heads.feature_rows import FeatureRows, RowSource
 from heads.memory import Memory
 from heads.stored_rows import StoredRows
@@ -49,13 +49,68 @@ class CachedImages:
         """
         self._cache.require_sound(self._rows)
 
+    def n_columns_of(self, blocks: Sequence[str]) -> int:
+        """Return how many columns some blocks have."""
+        return len(self._cache.columns_of(blocks))
+
     def load(self, blocks: Sequence[str]) -> Float32:
         """Read all of them, shape (n_images, n_views, n_columns)."""
         return self._cache.load(rows=self._rows, views=slice(0, self.n_views), blocks=blocks)
 
+    def array(self, blocks: Sequence[str]) -> CachedArray:
+        """Return what can be read like an array."""
+        return CachedArray(self, blocks)
+
+    def some(self, images: Picks, views: Picks, blocks: Sequence[str]) -> Float32:
+        """Read some of them, by their places among these."""
+        return self._cache.load(rows=self._rows[images], views=np.arange(self.n_views)[views], blocks=blocks)
+
     def stored(self, images: Indices, n_views: int, blocks: Sequence[str]) -> NDArray[np.floating[Any]]:
         """Read some of them, by their places among these, in the order wanted and as they are stored."""
         return self._cache.stored(self._rows[images], views=slice(0, n_views), blocks=blocks)
+
+
+class CachedArray:
+    """Features that are read where they are asked for, as an array would give them.
+
+    Parameters
+    ----------
+    images : CachedImages
+    blocks : sequence of str
+        The columns.
+    """
+
+    def __init__(self, images: CachedImages, blocks: Sequence[str]) -> None:
+        self._images, self._blocks = images, tuple(blocks)
+        self.shape = len(images), images.n_views, images.n_columns_of(blocks)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Picks | tuple[Picks, Picks]) -> Float32:
+        images, views = key if isinstance(key, tuple) else (key, slice(None))
+        found = self._images.some(images, views, self._blocks)
+        return found[:, 0] if isinstance(views, int) else found
+
+
+class FirstView:
+    """View 0 of each image, read where it is asked for.
+
+    Parameters
+    ----------
+    X : ImageArray
+    """
+
+    def __init__(self, X: ImageArray) -> None:
+        self._X = X
+        self.shape = len(X), X.shape[2]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, images: Indices) -> Float32:
+        found: Float32 = self._X[images, 0]
+        return found
 
 
 class Features(abc.ABC):
@@ -80,6 +135,10 @@ class Features(abc.ABC):
     @abc.abstractmethod
     def without(self, name: str) -> Self:
         """Return the same without the columns of a block."""
+
+    @abc.abstractmethod
+    def scored(self, n_images: int) -> ImageArray:
+        """Return the features of the images that are scored, which come first."""
 
     @abc.abstractmethod
     def rows(self, power: float, device: torch.device) -> RowSource:
@@ -110,6 +169,10 @@ class LoadedFeatures(Features):
         columns = slice(start, start + self.blocks[place].columns)
         return LoadedFeatures(np.delete(self._X, columns, axis=2), self._others(name))
 
+    def scored(self, n_images: int) -> Float32:
+        """Return the first images' features."""
+        return self._X[:n_images]
+
     def rows(self, power: float, device: torch.device) -> FeatureRows:
         """Draw in all of them."""
         return FeatureRows(self._X, power, device)
@@ -135,6 +198,13 @@ class StoredFeatures(Features):
     def without(self, name: str) -> StoredFeatures:
         """Return the same without the columns of a block; nothing is read."""
         return StoredFeatures(self._parts, self._others(name), self._memory)
+
+    def scored(self, n_images: int) -> CachedArray:
+        """Return the first images' features: those of the first part."""
+        if n_images != len(self._parts[0]):
+            msg = f"{n_images} images are scored; expected {len(self._parts[0])}, those of the first cache"
+            raise ValueError(msg)
+        return self._parts[0].array([block.name for block in self.blocks])
 
     def rows(self, power: float, device: torch.device) -> StoredRows:
         """Return rows that are read when they are needed."""

@@ -81,10 +81,7 @@ def gather(settings: FitSettings) -> Gathered:
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(FeatureCache(settings.features))
         images = _labelled(settings, cache)
-        folds = make_folds(
-            images.targets, images.groups, n_folds=settings.folds, n_repeats=settings.repeats, seed=settings.seed
-        )
-        check_folds(folds, images.targets, images.classes)
+        folds = drawn_folds(settings, images)
         blocks = _chosen_blocks(cache.blocks, settings.blocks)
         n_views = 1 if settings.views == "0" else cache.n_views
         content = cache.content_of(images.rows)
@@ -94,8 +91,8 @@ def gather(settings: FitSettings) -> Gathered:
         extra = read_extra(settings, images, content, blocks, n_views)
         targets, parts = targets.join(extra.targets), [*parts, extra.cached]
         images = dataclasses.replace(images, warnings=(*images.warnings, *extra.warnings))
-    n_averaged = _views_averaged(settings, n_views)
-    work = _work(settings, targets, blocks, n_views, n_averaged)
+    n_averaged, n_new = _compare(settings, n_views)
+    work = _work(settings, targets, blocks, n_views=n_views, n_averaged=n_averaged, n_new=n_new)
     memory = plan_memory(settings.memory_limit, work, RUNS if settings.out is None else settings.out.parent)
     for part in parts:
         part.require_sound()
@@ -119,7 +116,9 @@ def _load(parts: Sequence[CachedImages], blocks: tuple[Block, ...]) -> LoadedFea
     return LoadedFeatures(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], blocks)
 
 
-def _work(settings: FitSettings, targets: Targets, blocks: Sequence[Block], n_views: int, n_averaged: int) -> Work:
+def _work(
+    settings: FitSettings, targets: Targets, blocks: Sequence[Block], *, n_views: int, n_averaged: int, n_new: int
+) -> Work:
     n_cells = count_of_cells(settings.folds, extra=settings.extra is not None)
     n_scores = n_probabilities = 0
     for name in settings.heads:
@@ -136,8 +135,24 @@ def _work(settings: FitSettings, targets: Targets, blocks: Sequence[Block], n_vi
         n_sets=max(count_of_sets(settings.folds, HEADS[name].n_neighbours) for name in settings.heads),
         n_scores=-(-n_scores * n_averaged // n_views) * settings.repeats,
         n_probabilities=n_probabilities * settings.repeats,
+        n_new=n_new,
         n_copies=4 if settings.ablate else 2,
     )
+
+
+def drawn_folds(settings: FitSettings, images: LabelledImages) -> tuple[Fold, ...]:
+    """Draw folds in which every class can be learned.
+
+    Raises
+    ------
+    OptionError, LabelError
+        If there are none.
+    """
+    folds = make_folds(
+        images.targets, images.groups, n_folds=settings.folds, n_repeats=settings.repeats, seed=settings.seed
+    )
+    check_folds(folds, images.targets, images.classes)
+    return folds
 
 
 def training_data(settings: FitSettings, gathered: Gathered, power: float) -> TrainingData:
@@ -203,9 +218,12 @@ def _chosen_blocks(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block
     return tuple(block for block in blocks if not names or block.name in names)
 
 
-def _views_averaged(settings: FitSettings, n_views: int) -> int:
-    """As many views as `submit` will find in the test cache, so that the headline speaks of what it will do."""
-    if settings.views == "0" or settings.test_features is None:
-        return n_views
+def _compare(settings: FitSettings, n_views: int) -> tuple[int, int]:
+    """Return how many views are averaged, and how many test images there are.
+
+    As many views as `submit` will find in the test cache, so that the headline speaks of what it will do.
+    """
+    if settings.test_features is None:
+        return n_views, 0
     with FeatureCache(settings.test_features) as test:
-        return min(n_views, test.n_views)
+        return min(n_views, test.n_views), test.n_images

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from features_cache.errors import RecipeMismatch
 from features_cache.reader import FeatureCache
-from features_cache.recipe import Block
-from heads.arrays import Float32, Indices
+from heads.arrays import ImageArray
 from heads.clusters import clusters, groups_with_clusters
+from heads.copy_space import MOST_FITTED
+from heads.features import CachedImages, FirstView
 from heads.fitted import check_blocks
-from heads.folds import Fold
-from heads.labelled import LabelledImages
+from heads.gather import Gathered, drawn_folds
 from heads.leaks import across_folds, leak_warnings, leaks_table
 from heads.near_duplicates import NearDuplicates, find_near_duplicates
 from heads.settings import FitSettings
@@ -30,18 +30,18 @@ class NewImages:
     ----------
     ids : tuple of str
         Of those that are not quarantined.
-    X : float32 array, shape (n_images, n_views, n_columns), or None
-        None without a test cache, or where it holds other features.
+    X : ImageArray or None
+        Shape (n_images, n_views, n_columns); None without a test cache, or where it holds other features.
     warnings : tuple of str
     """
 
     ids: tuple[str, ...]
-    X: Float32 | None
+    X: ImageArray | None
     warnings: tuple[str, ...]
 
 
-def read_new_images(settings: FitSettings, blocks: Sequence[Block], n_views: int) -> NewImages:
-    """Read the test images' features, no more views than training images have.
+def read_new_images(settings: FitSettings, gathered: Gathered) -> NewImages:
+    """Read the test images' features, no more views than training images have; where these stay on the disk, so do they.
 
     Raises
     ------
@@ -50,30 +50,19 @@ def read_new_images(settings: FitSettings, blocks: Sequence[Block], n_views: int
     """
     if settings.test_features is None:
         return NewImages(ids=(), X=None, warnings=())
-    with FeatureCache(settings.test_features) as cache:
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(FeatureCache(settings.test_features))
         try:
-            names = check_blocks(str(settings.test_features), blocks, cache.blocks)
+            names = check_blocks(str(settings.test_features), gathered.blocks, cache.blocks)
         except RecipeMismatch as error:
             text = f"training and test images were not compared, and `cli submit` would refuse: {error}"
             return NewImages(ids=(), X=None, warnings=(text,))
         rows = np.flatnonzero(cache.good)
         cache.require_sound(rows)
-        X = cache.load(rows=rows, views=slice(0, min(n_views, cache.n_views)), blocks=names)
-        return NewImages(ids=tuple(cache.ids[row] for row in rows.tolist()), X=X, warnings=())
-
-
-def find_copies(images: LabelledImages, X: Float32, test: NewImages) -> NearDuplicates:
-    """Compare all images with each other, and with the test images."""
-    _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
-    return find_near_duplicates(X, alike.reshape(-1).astype(np.int64), test.X)
-
-
-def group_copies(settings: FitSettings, images: LabelledImages, found: NearDuplicates) -> LabelledImages:
-    """Make near-duplicates one group, so that no fold parts them."""
-    linked = clusters(found.train.places, images.n_images)
-    groups, told = groups_with_clusters(images.groups, linked, n_folds=settings.folds)
-    names = [f"{images.ids[place]} and its like" for place in np.unique(groups, return_index=True)[1].tolist()]
-    return dataclasses.replace(images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told))
+        ids = tuple(cache.ids[row] for row in rows.tolist())
+        stack.pop_all()  # the images keep their cache open
+    images = CachedImages(cache, rows, min(gathered.features.n_views, cache.n_views))
+    return NewImages(ids=ids, X=images.load(names) if gathered.memory is None else images.array(names), warnings=())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,54 +86,78 @@ class Guard:
     description: dict[str, Any]
 
 
-def guard(
-    settings: FitSettings,
-    images: LabelledImages,
-    X: Float32,
-    test: NewImages,
-    found: NearDuplicates,
-    folds: Sequence[Fold],
-) -> Guard:
-    """Say what near-duplicates do to these folds, and how far test images are from training images.
+def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]:
+    """Look for near-duplicates, keep them together if asked to, and compare test images with training images.
 
     Parameters
     ----------
     settings : FitSettings
-    images : LabelledImages
-    X : float32 array, shape (n_images, n_views, n_columns)
-    test : NewImages
-    found : NearDuplicates
-    folds : sequence of Fold
-        Those of the first repeat are looked at.
+    gathered : Gathered
+
+    Returns
+    -------
+    Gathered
+        As given; in other groups and folds with ``group_near_duplicates``.
+    Guard
+
+    Raises
+    ------
+    CacheError, ForeignCache
+        If the test cache cannot be read.
+    OptionError, LabelError
+        If near-duplicates leave too few groups for the folds.
     """
-    number = _numbers(folds, images.n_images)
-    warnings = leak_warnings(found, images.ids, test.ids, number, is_grouped=settings.group_near_duplicates)
-    table = leaks_table(found, images.ids, test.ids, number)
-    shift = None if test.X is None else train_test_shift(X[:, 0], test.X[:, 0], images.groups, seed=settings.seed)
-    notes = () if shift is None else (shift if isinstance(shift, str) else shift.sentence,)
-    return Guard(
-        warnings=(*test.warnings, *warnings),
-        notes=notes,
+    images = gathered.images
+    X = gathered.features.scored(images.n_images)
+    new = read_new_images(settings, gathered)
+    _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
+    most_fitted = MOST_FITTED if gathered.memory is None else gathered.memory.compared_images
+    found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X, most_fitted=most_fitted)
+    if settings.group_near_duplicates:
+        gathered = _regrouped(settings, gathered, found)
+        images = gathered.images
+    number = np.zeros(images.n_images, dtype=np.int64)
+    for fold in gathered.folds:
+        if fold.repeat == 0:
+            number[fold.held_out] = fold.number
+    shift = None
+    if new.X is not None:
+        shift = train_test_shift(
+            FirstView(X), FirstView(new.X), images.groups, seed=settings.seed, memory=gathered.memory
+        )
+    warnings = leak_warnings(found, images.ids, new.ids, number, is_grouped=settings.group_near_duplicates)
+    table = leaks_table(found, images.ids, new.ids, number)
+    return gathered, Guard(
+        warnings=(*new.warnings, *warnings),
+        notes=() if shift is None else (shift if isinstance(shift, str) else shift.sentence,),
         table=table.to_csv(index=False, lineterminator="\n").encode(),
         description={
-            "near_duplicates": {
-                "threshold": dataclasses.asdict(found.threshold),
-                "test_threshold": dataclasses.asdict(found.other_threshold),
-                "n_pairs": len(found.train),
-                "n_pairs_across_folds": int(across_folds(found, number).sum()),
-                "n_pairs_of_different_labels": found.n_differing,
-                "n_pairs_with_test": len(found.test),
-                "truncated": found.truncated,
-                "grouped": settings.group_near_duplicates,
-            },
+            "near_duplicates": _told(settings, found, int(across_folds(found, number).sum())),
             "shift": dataclasses.asdict(shift) if isinstance(shift, Shift) else None,
         },
     )
 
 
-def _numbers(folds: Sequence[Fold], n_images: int) -> Indices:
-    number = np.zeros(n_images, dtype=np.int64)
-    for fold in folds:
-        if fold.repeat == 0:
-            number[fold.held_out] = fold.number
-    return number
+def _regrouped(settings: FitSettings, gathered: Gathered, found: NearDuplicates) -> Gathered:
+    """Make near-duplicates one group, so that no fold parts them."""
+    images = gathered.images
+    linked = clusters(found.train.places, images.n_images)
+    groups, told = groups_with_clusters(images.groups, linked, n_folds=settings.folds)
+    firsts = np.unique(groups, return_index=True)[1].tolist()
+    own = images.ids if images.groups is None else [images.group_names[group] for group in images.groups.tolist()]
+    names = [own[place] for place in firsts]
+    images = dataclasses.replace(images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told))
+    return dataclasses.replace(gathered, images=images, folds=drawn_folds(settings, images))
+
+
+def _told(settings: FitSettings, found: NearDuplicates, n_across: int) -> dict[str, Any]:
+    return {
+        "threshold": dataclasses.asdict(found.threshold),
+        "test_threshold": dataclasses.asdict(found.other_threshold),
+        "n_pairs": len(found.train),
+        "n_pairs_across_folds": n_across,
+        "n_pairs_of_different_labels": found.n_differing,
+        "n_pairs_with_test": len(found.test),
+        "truncated": found.truncated,
+        "grouped": settings.group_near_duplicates,
+    }

@@ -28,6 +28,8 @@ _SQUARES_OF_WHITENING = 3.0
 _POINTS_OF_A_SEARCH = 30
 _COEFFICIENTS_OF_RIDGE = 32
 _NETWORK_UNITS, _BYTES_OF_A_WEIGHT = 768, 40
+_COPIES_OF_COMPARED, _DIRECTIONS, _PIECE_VALUES = 5, 128, 1 << 24
+_LEAST_COMPARED, _MOST_COMPARED = 125, 4000
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -77,6 +79,8 @@ class Work:
         Outputs of heads that choices need, of each row and class.
     n_probabilities : int
         Probabilities that the run is scored by, of each image and class.
+    n_new : int
+        Test images that are compared with these.
     n_copies : int
         Of all features, where these are in memory.
     """
@@ -89,6 +93,7 @@ class Work:
     n_sets: int
     n_scores: int
     n_probabilities: int
+    n_new: int = 0
     n_copies: int = 2
 
     @property
@@ -115,6 +120,13 @@ class Work:
     def point(self) -> int:
         """Bytes of one search's unknowns."""
         return _WIDE * (self.n_columns + 1) * self.n_classes
+
+    def guard(self, n_compared: int) -> int:
+        """Peak bytes of looking for near-duplicates, the space learned from so many images."""
+        image = _NARROW * self.n_views * self.n_columns
+        places = 3 * _NARROW * _DIRECTIONS * (self.n_images + self.n_new)
+        pieces = _CHUNKS * _NARROW * min(_PIECE_VALUES, self.n_images * self.n_views * self.n_columns)
+        return max(_COPIES_OF_COMPARED * min(n_compared, self.n_images) * image, pieces) + places + self.square
 
     def sums(self, chunk_rows: int) -> int:
         """Peak bytes of adding up one cell."""
@@ -147,7 +159,8 @@ class Work:
     def least(self) -> int:
         """Bytes without which nothing can be fitted, rows staying on the disk."""
         rows = _LEAST_CHUNK_ROWS
-        peaks = self.sums(rows), self.ridge(rows), self.logistic(1, rows), self.mlp(_LEAST_CHUNK_ROWS, rows)
+        fits = self.sums(rows), self.ridge(rows), self.logistic(1, rows), self.mlp(_LEAST_CHUNK_ROWS, rows)
+        peaks = *fits, self.guard(_LEAST_COMPARED)
         return INTERPRETER_BYTES + self.results + max(peaks)
 
     @property
@@ -156,7 +169,10 @@ class Work:
         rows = MOST_CHUNK_ROWS
         fits = max(self.ridge(rows), self.logistic(self.n_sets, rows), self.mlp(0, rows) + self.features)
         sums = 2 * self.n_cells * self.square
-        return INTERPRETER_BYTES + self.results + self.scores + self.n_copies * self.features + sums + fits
+        learning = self.results + self.scores + self.n_copies * self.features + sums + fits
+        new = _NARROW * self.n_new * self.n_views * self.n_columns
+        guard = self.features + new + self.guard(min(self.n_images, _MOST_COMPARED))
+        return INTERPRETER_BYTES + max(learning, guard)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +220,14 @@ class Memory:
         """Rows that the MLPs learn from in one order, drawn from all over the training set."""
         left = self.free - self.work.mlp(0, self.chunk_rows)
         return max(left // (_NARROW * self.work.n_columns), _LEAST_CHUNK_ROWS)
+
+    @property
+    def compared_images(self) -> int:
+        """Images that the leak guard learns from how alike copies are."""
+        work, share = self.work, _LEAST_COMPARED
+        while 2 * share <= _MOST_COMPARED and work.guard(2 * share) <= self.free:
+            share *= 2
+        return share
 
     @property
     def piece_images(self) -> int:

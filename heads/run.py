@@ -20,6 +20,7 @@ from heads.decisions import Decisions
 from heads.estimate import Estimate, estimate
 from heads.fitted import FittedHead
 from heads.gather import Gathered, gather, training_data
+from heads.guard import Guard, guarded
 from heads.out_of_fold import fit_final
 from heads.prior import prior_shift
 from heads.problem import TrainingData
@@ -56,7 +57,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     """
     clock = Clock()
     folder = choose_folder(settings.out)
-    gathered = gather(settings)
+    gathered, seen = guarded(settings, gather(settings))
     if settings.ablate:
         require_blocks(gathered)
     images, folds = gathered.images, gathered.folds
@@ -96,15 +97,16 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     files = {
         "metrics.json": json_bytes(metrics),
         "oof.csv": oof_csv(images, folds, said.predictions),
+        "near_duplicates.csv": seen.table,
         "images.json": json_bytes(dict(zip(images.ids, gathered.content, strict=True))),
         **head_files(fitted),
         **pictures(metrics, images, kinds, said.found),
     }
     clock.lap("pictures_s")
     progress("writing the run", len(kinds), len(kinds))
-    description = _description(settings, gathered, data, said, metrics)
+    description = _description(settings, gathered, seen, data, said, metrics)
     folder = publish_run(folder, files, description | {"timings": clock.laps}, numbered=settings.out is None)
-    return Run(folder=folder, metrics=metrics, warnings=images.warnings)
+    return Run(folder=folder, metrics=metrics, warnings=(*images.warnings, *seen.warnings), notes=seen.notes)
 
 
 def _metrics(gathered: Gathered, scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +141,7 @@ def _target(settings: FitSettings, gathered: Gathered, decisions: Mapping[str, D
 def _description(
     settings: FitSettings,
     gathered: Gathered,
+    seen: Guard,
     data: TrainingData,
     said: Estimate,
     metrics: Mapping[str, Any],
@@ -154,6 +157,7 @@ def _description(
         "classes": list(images.classes),
         "class_counts": images.class_counts.tolist(),
         "n_images": images.n_images,
+        **seen.description,
         "n_extra": len(gathered.targets) - images.n_images,
         "resampling": _resampling(settings, gathered, data),
         "n_quarantined": images.n_quarantined,
@@ -162,7 +166,7 @@ def _description(
         "blocks": [block.to_json() for block in gathered.blocks],
         "chosen": {name: _told(oof.final) for name, oof in said.found.items()},
         "chosen_in_folds": {name: [_told(choice) for choice in oof.choices] for name, oof in said.found.items()},
-        "warnings": list(images.warnings),
+        "warnings": [*images.warnings, *seen.warnings],
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "scikit-learn", "scipy", "pandas", "safetensors")},

@@ -35,11 +35,14 @@ class Run:
     metrics : dict
         As in metrics.json.
     warnings : tuple of str
+    notes : tuple of str
+        How far test images are from training images.
     """
 
     folder: Path
     metrics: dict[str, Any]
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def choose_folder(out: Path | None) -> Path:

@@ -68,6 +68,8 @@ class FitSettings:
         Where images may have many labels: ``each`` class its own, a ``common`` one, or a number between 0 and 1.
     at_least_one : bool
         Whether an image below all thresholds is called by the class that comes closest.
+    group_near_duplicates : bool
+        Whether near-duplicate images are kept in one fold.
     ablate : bool
         Whether each block is left out in turn, to see what it is worth.
     seed : int
@@ -79,7 +81,8 @@ class FitSettings:
     memory_limit : int, optional
         Bytes that the process may take, the interpreter included; features that do not fit stay on the disk.
     test_features : Path, optional
-        The cache of the test images: the headline averages over as many views as it holds.
+        The cache of the test images: the headline averages over as many views as it holds, and near-duplicates are looked for
+        between them and the training images.
     ignore_unlabelled, drop_missing : bool
         Whether images without a record, or with a blank label, are left out (an error otherwise).
 
@@ -112,6 +115,7 @@ class FitSettings:
     ensemble: EnsembleKind = "average"
     thresholds: str = EACH
     at_least_one: bool = True
+    group_near_duplicates: bool = False
     ablate: bool = False
     seed: int = 0
     out: Path | None = None

@@ -305,7 +305,12 @@ def free_interpreter(monkeypatch):
 def test_a_run_within_a_limit_says_so_and_its_linear_heads_are_those_without(tmp_path, free_interpreter):
     project = make_project(tmp_path)
     settings = FitSettings(
-        features=project.train, labels=project.csv, group_column="lab", folds=3, out=tmp_path / "runs" / "free"
+        features=project.train,
+        labels=project.csv,
+        group_column="lab",
+        folds=3,
+        test_features=project.test,
+        out=tmp_path / "runs" / "free",
     )
     free = fit_heads(settings)
     limited = fit_heads(dataclasses.replace(settings, out=tmp_path / "runs" / "limited", memory_limit=1_500_000))
@@ -316,6 +321,9 @@ def test_a_run_within_a_limit_says_so_and_its_linear_heads_are_those_without(tmp
     for name in ("ridge", "logistic"):
         expected, found = (load_file(run.folder / "heads" / f"{name}.safetensors") for run in (free, limited))
         np.testing.assert_allclose(found["coef_"], expected["coef_"], atol=1e-3 * np.abs(expected["coef_"]).max())
+    assert free.notes == limited.notes
+    for name in ("near_duplicates.csv", "images.json"):
+        assert (free.folder / name).read_bytes() == (limited.folder / name).read_bytes()
     figures = [run.metrics["heads"]["mlp"]["balanced_accuracy"]["value"] for run in (free, limited)]
     assert figures[1] == pytest.approx(figures[0], abs=0.1)
     assert not list(tmp_path.rglob(".permafeat*"))

@@ -47,7 +47,7 @@ def run(project):
 def test_a_run_leaves_everything_behind_and_latest_points_at_it(project, run):
     names = sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
     assert names == sorted(
-        ["run.json", "metrics.json", "oof.csv", "images.json", "class_counts.png"]
+        ["run.json", "metrics.json", "oof.csv", "images.json", "near_duplicates.csv", "class_counts.png"]
         + [f"learning_{name}.png" for name in HEADS]
         + [f"{what}_{name}.png" for name in (*HEADS, "ensemble") for what in ("confusion", "reliability")]
         + [f"heads/{name}.{kind}" for name in HEADS for kind in ("json", "safetensors")]
