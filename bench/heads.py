@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from features_cache.progress import silent
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import DEFAULT_HEADS, HEADS, POWER
 from heads.class_weights import sample_weights
 from heads.feature_rows import FeatureRows
 from heads.folds import Fold, make_folds
@@ -262,7 +262,8 @@ def whole(work: Work, theirs: Theirs) -> Iterator[Row]:
     learned = work.learned()
 
     def ours() -> None:
-        oof = out_of_fold(HEADS, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)
+        kinds = {name: HEADS[name] for name in DEFAULT_HEADS}
+        oof = out_of_fold(kinds, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)
         for name, found in oof.items():
             fit_final(HEADS[name], learned, found.final)
 

@@ -1,4 +1,7 @@
-"""permafeat.toml: one section a command, one key an option; every word of it is checked."""
+"""permafeat.toml: one section a command, one key an option; every word of it is checked.
+
+A section may also hold tables of another kind, which the room that registered it understands (:func:`read_tables`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -35,7 +38,9 @@ class Option:
 _NOT_IN_A_FILE = {"ctx", "return", "config", "as_json", "dry_run", "overwrite", "repair"}
 
 
-def read_defaults(path: Path, command: str, commands: Mapping[str, Callable[..., None]]) -> dict[str, Any]:
+def read_defaults(
+    path: Path, command: str, commands: Mapping[str, Callable[..., None]], tables: Collection[str] = ()
+) -> dict[str, Any]:
     """Read a command's defaults, its options known from the signature of its function.
 
     Parameters
@@ -46,6 +51,8 @@ def read_defaults(path: Path, command: str, commands: Mapping[str, Callable[...,
         The command's name.
     commands : mapping of str to callable
         All commands; parameters annotated as ``list[str]`` take many, as ``Path`` paths.
+    tables : collection of str
+        Sections that are no command's.
 
     Returns
     -------
@@ -61,7 +68,8 @@ def read_defaults(path: Path, command: str, commands: Mapping[str, Callable[...,
     options = {
         name.replace("_", "-"): _option(name, hint) for name, hint in hints.items() if name not in _NOT_IN_A_FILE
     }
-    return {name.replace("-", "_"): value for name, value in read_section(path, command, options, commands).items()}
+    section = read_section(path, command, options, (*commands, *tables))
+    return {name.replace("-", "_"): value for name, value in section.items()}
 
 
 def _option(name: str, hint: object) -> Option:
@@ -71,9 +79,7 @@ def _option(name: str, hint: object) -> Option:
     return Option(many=str(hint).startswith("list"), kind="path" if is_path else "text")
 
 
-def read_section(
-    path: Path, section: str, options: Mapping[str, Option], sections: Mapping[str, object]
-) -> dict[str, Any]:
+def read_section(path: Path, section: str, options: Mapping[str, Option], sections: Collection[str]) -> dict[str, Any]:
     """Read one command's defaults.
 
     Parameters
@@ -84,8 +90,8 @@ def read_section(
         The command's name.
     options : mapping of str to Option
         Its options, without dashes in front.
-    sections : mapping of str to object
-        All commands, for checking the other sections' names.
+    sections : collection of str
+        All there may be, for checking the other sections' names.
 
     Returns
     -------
@@ -96,6 +102,39 @@ def read_section(
     ------
     OptionError
         If the file is missing or no TOML, or holds an unknown section or key.
+    """
+    defaults: dict[str, Any] = {}
+    for key, value in read_tables(path, section, sections).items():
+        if key not in options:
+            msg = f"{path}: [{section}] has no key {key!r}{did_you_mean(key, options)}; the keys are the options of `cli {section} --help`"
+            raise OptionError(msg)
+        if isinstance(value, dict) or (isinstance(value, list) and not options[key].many):
+            msg = f"{path}: [{section}] {key} is a {'table' if isinstance(value, dict) else 'list'}; expected one value"
+            raise OptionError(msg)
+        defaults[key] = _understood(value, options[key], path)
+    return defaults
+
+
+def read_tables(path: Path, section: str, sections: Collection[str]) -> dict[str, Any]:
+    """Read a section as TOML has it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    section : str
+    sections : collection of str
+        All there may be.
+
+    Returns
+    -------
+    dict of str to object
+        Empty where the file has no such section.
+
+    Raises
+    ------
+    OptionError
+        If the file is missing or no TOML, or holds an unknown section.
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
@@ -109,16 +148,8 @@ def read_section(
         if name not in sections or not isinstance(value, dict):
             msg = f"{path}: no section [{name}]; expected {', '.join(sections)}{did_you_mean(name, sections)}"
             raise OptionError(msg)
-    defaults: dict[str, Any] = {}
-    for key, value in content.get(section, {}).items():
-        if key not in options:
-            msg = f"{path}: [{section}] has no key {key!r}{did_you_mean(key, options)}; the keys are the options of `cli {section} --help`"
-            raise OptionError(msg)
-        if isinstance(value, dict) or (isinstance(value, list) and not options[key].many):
-            msg = f"{path}: [{section}] {key} is a {'table' if isinstance(value, dict) else 'list'}; expected one value"
-            raise OptionError(msg)
-        defaults[key] = _understood(value, options[key], path)
-    return defaults
+    found: dict[str, Any] = content.get(section, {})
+    return found
 
 
 def _understood(value: Any, option: Option, file: Path) -> Any:  # noqa: ANN401 - whatever TOML holds

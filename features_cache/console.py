@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from features_cache.config import CONFIG_NAME, read_defaults
+from features_cache.config import CONFIG_NAME, read_defaults, read_tables
 
 app = typer.Typer(
     name="cli",
@@ -22,14 +22,45 @@ app = typer.Typer(
 
 def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     """Take the command's defaults from permafeat.toml: flags and environment come before them."""
-    path = file or Path(CONFIG_NAME)
-    if not ctx.resilient_parsing and (file is not None or path.is_file()):
-        known = (command.callback for command in app.registered_commands)
-        commands = {command.__name__.replace("_", "-"): command for command in known if command}
-        ctx.default_map = read_defaults(path, str(ctx.info_name), commands)
+    path = file or if_there(Path(CONFIG_NAME))
+    if path and not ctx.resilient_parsing:
+        ctx.default_map = read_defaults(path, str(ctx.info_name), _commands(), _TABLES)
     return file
 
 
+def _commands() -> dict[str, Callable[..., None]]:
+    known = (command.callback for command in app.registered_commands)
+    return {command.__name__.replace("_", "-"): command for command in known if command}
+
+
+def add_tables(section: str) -> str:
+    """Register a section of permafeat.toml that is no command's, as rooms register commands; return its name."""
+    _TABLES.append(section)
+    return section
+
+
+def tables_of(section: str, file: Path | None) -> tuple[dict[str, Any], Path]:
+    """Read a registered section of permafeat.toml, or of the file that ``--config`` names.
+
+    Returns
+    -------
+    tables : dict
+        Empty where there is no file, or no such section.
+    path : Path
+        The file, for messages.
+
+    Raises
+    ------
+    OptionError
+        If the file cannot be used.
+    """
+    path = file or Path(CONFIG_NAME)
+    if file is None and not path.is_file():
+        return {}, path
+    return read_tables(path, section, (*_commands(), *_TABLES)), path
+
+
+_TABLES: list[str] = []
 _CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. (default: {CONFIG_NAME})")
 Config = Annotated[Path | None, _CONFIG]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]

@@ -13,18 +13,21 @@ from features_cache.console import (
     Config,
     IgnoreUnlabelled,
     Overwrite,
+    add_tables,
     app,
     if_there,
     print_lines,
     print_table,
     say,
     split_list,
+    tables_of,
 )
 from features_cache.interrupt import stop_on_signals
 from features_cache.progress import progress_bar
 
 _TRAIN_CACHE, _TEST_CACHE = Path("features/train.h5"), Path("features/test.h5")
 _LABELS, _SAMPLE = Path("data/train.csv"), Path("data/sample_submission.csv")
+_OWN_HEADS = add_tables("heads")
 DropMissing = Annotated[bool, typer.Option(help="Leave out rows whose label is blank, NaN or ?.")]
 LabelColumn = Annotated[list[str], typer.Option(help="Its column of labels; several: of 0 and 1, a class each.")]
 Separator = Annotated[str | None, typer.Option(help="Between the labels of one image, where it may have many.")]
@@ -44,7 +47,10 @@ def fit_heads(
     separator: Separator = None,
     group_column: Annotated[str | None, typer.Option(help="Images that share its value stay in one fold.")] = None,
     exclude_class: Annotated[list[str], typer.Option(help="Classes that are left out.")] = [],
-    heads: Heads = ["ridge", "logistic", "mlp"],
+    heads: Annotated[
+        list[str],
+        typer.Option(help="Names: ridge, logistic, mlp, linear, knn, or of [heads]. (default: first 3 and [heads])"),
+    ] = [],
     blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. (default: all)")] = [],
     folds: Annotated[int, typer.Option(help="Folds of each repeat.")] = 5,
     repeats: Annotated[int, typer.Option(help="Times that the folds are drawn anew.")] = 1,
@@ -68,7 +74,8 @@ def fit_heads(
         bool, typer.Option("--group-near-duplicates", help="Keep images that look like copies in one fold.")
     ] = False,
     ablate: Annotated[bool, typer.Option("--ablate", help="Estimate anew without each block.")] = False,
-    seed: Annotated[int, typer.Option(help="Of folds, networks and bootstrap.")] = 0,
+    search: Annotated[int, typer.Option(help="Settings of each head to try, inside each fold; 0: its grid alone.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of folds, networks, bootstrap and search.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     memory_limit: Annotated[
@@ -80,8 +87,10 @@ def fit_heads(
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
-    from heads import memory, report, run, settings
+    from heads import memory, own_heads, report, run, settings
 
+    own, file = tables_of(_OWN_HEADS, config)
+    own_heads.own_kinds(own, f"{file}: ")  # here first, so that messages name the file
     consequence = "nothing was written. Type the same command again to begin anew"
     with stop_on_signals(consequence) as flag, progress_bar(quiet=ctx.obj) as show:
 
@@ -98,7 +107,8 @@ def fit_heads(
                 separator=separator,
                 group_column=group_column,
                 exclude_class=split_list(exclude_class),
-                heads=split_list(heads),
+                heads=split_list(heads) if heads else None,
+                own_heads=own,
                 blocks=split_list(blocks),
                 folds=folds,
                 repeats=repeats,
@@ -116,6 +126,7 @@ def fit_heads(
                 ensemble=ensemble,  # type: ignore[arg-type]
                 thresholds=thresholds,
                 at_least_one=at_least_one,
+                search=search,
                 seed=seed,
                 out=out,
                 device=device,
@@ -132,6 +143,8 @@ def fit_heads(
         print_lines([json.dumps({"folder": done.folder.as_posix(), **done.metrics})])
     else:
         print_table(report.metrics_table(done))
+        if done.search:
+            print_table(report.search_table(done.search))
         if "ablation" in done.metrics:
             print_table(report.ablation_table(done.metrics["ablation"]))
     say(ctx, [f"{done.folder}: metrics.json, oof.csv, heads, pictures; `cli submit` takes it from here"])

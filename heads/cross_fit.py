@@ -11,7 +11,6 @@ import torch
 from features_cache.progress import Progress
 from heads.arrays import Float32, Indices
 from heads.head import Fit, Head
-from heads.linear import outputs_of
 from heads.problem import Problem, TrainingSet
 from heads.scores import Scores, ScoresOnDisk
 
@@ -103,7 +102,8 @@ def _judge(problem: Problem, fits: Sequence[Fit], into: Sequence[Judged], n_view
             if not wanted.any():
                 continue
             seen = by_image if wanted.all() else by_image[torch.from_numpy(np.flatnonzero(wanted)).to(rows.device)]
-            outputs = outputs_of([fit.head for fit, _ in own], seen.reshape(-1, rows.n_columns))
+            heads = [fit.head for fit, _ in own]
+            outputs = type(heads[0]).outputs_of(heads, seen.reshape(-1, rows.n_columns))
             for (fit, judged), raw in zip(own, outputs, strict=True):
                 places = np.searchsorted(judged.images, here[wanted])
                 judged.scores.enter(fit.candidate, places, fit.head.classes_, raw.float().cpu().numpy())

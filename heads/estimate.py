@@ -62,7 +62,14 @@ def estimate(
     images, folds = gathered.images, gathered.folds
     prior = settings.prior_of(many=images.targets.is_many)
     found = out_of_fold(
-        kinds, data, folds, n_averaged=gathered.n_averaged, prior=prior, seed=settings.seed, progress=progress
+        kinds,
+        data,
+        folds,
+        n_averaged=gathered.n_averaged,
+        prior=prior,
+        seed=settings.seed,
+        progress=progress,
+        n_settings=settings.search,
     )
     predictions = {name: oof.predictions for name, oof in found.items()}
     ensemble = combine(predictions, folds, images.targets, settings.ensemble)

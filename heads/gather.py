@@ -13,7 +13,7 @@ from features_cache.errors import OptionError, did_you_mean
 from features_cache.hardware import choose_device
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
-from heads.catalogue import HEADS
+from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
 from heads.extra import read_extra
 from heads.features import CachedImages, Features, LoadedFeatures, StoredFeatures
@@ -26,6 +26,7 @@ from heads.problem import TrainingData
 from heads.resample import copies
 from heads.run_folder import RUNS
 from heads.settings import FitSettings
+from heads.spaces import LogUniform
 from heads.targets import Targets
 
 _DEVICES = ("cuda", "cpu")  # sums are float64, which mps has not
@@ -121,8 +122,8 @@ def _work(
 ) -> Work:
     n_cells = count_of_cells(settings.folds, extra=settings.extra is not None)
     n_scores = n_probabilities = 0
-    for name in settings.heads:
-        kind = HEADS[name]
+    kinds = list(settings.kinds.values())
+    for kind in kinds:
         n_judged = 1 + min(2 * kind.n_neighbours, max(settings.folds, n_cells) - 1)
         n_scores += n_judged * len((*kind.watched, *kind.grid)) * kind.head.n_members
         n_probabilities += 1 + n_judged
@@ -132,12 +133,22 @@ def _work(
         n_columns=sum(block.columns for block in blocks),
         n_classes=targets.n_classes,
         n_cells=n_cells,
-        n_sets=max(count_of_sets(settings.folds, HEADS[name].n_neighbours) for name in settings.heads),
+        n_sets=max(count_of_sets(settings.folds, kind.n_neighbours) for kind in kinds),
         n_scores=-(-n_scores * n_averaged // n_views) * settings.repeats,
         n_probabilities=n_probabilities * settings.repeats,
         n_new=n_new,
+        n_units=max(_n_units(kind, settings.search) for kind in kinds),
+        keeps_images=any(kind.head.keeps_images for kind in kinds),
         n_copies=4 if settings.ablate else 2,
     )
+
+
+def _n_units(kind: HeadKind, n_settings: int) -> int:
+    """Return how many units see the columns, at most, in networks that may be fitted."""
+    width, space = kind.build(0).get_params().get("width", 0), kind.space.get("width")
+    if n_settings and isinstance(space, LogUniform):
+        width = max(width, space.high)
+    return kind.head.n_members * int(width)
 
 
 def drawn_folds(settings: FitSettings, images: LabelledImages) -> tuple[Fold, ...]:

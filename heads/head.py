@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from heads.arrays import Float
 from heads.feature_rows import CHUNK_ROWS, FeatureRows, draw_in
+from heads.parameters import check_parameters
 from heads.problem import Problem, TrainingData, TrainingSet
 from heads.rows import check_rows, check_training
 from heads.targets import to_probabilities
@@ -35,10 +36,10 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     ----------
     chosen : str
         The parameter that is chosen by inner folds, beside the temperature.
-    positive : tuple of str
-        Parameters that must be above 0.
     n_members : int
         How many outputs are averaged.
+    keeps_images : bool
+        Whether what is learned holds a row for each training image.
     power : float
         Features x are used as ``sign(x) |x|^power`` (Perronnin et al., 2010).
     temperature : float
@@ -50,8 +51,8 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """
 
     chosen: ClassVar[str]
-    positive: ClassVar[tuple[str, ...]] = ("temperature", "power")
     n_members: ClassVar[int] = 1
+    keeps_images: ClassVar[bool] = False
     power: float
     temperature: float
     classes_: NDArray[Any]
@@ -103,6 +104,23 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that was learned, by name."""
 
+    @classmethod
+    def outputs_of(cls, heads: Sequence[Self], rows: torch.Tensor) -> list[torch.Tensor]:
+        """Return what several heads of this kind say of the same rows, sharing what can be shared.
+
+        Parameters
+        ----------
+        heads : sequence of fitted heads
+        rows : float tensor, shape (n_rows, n_columns)
+            Drawn in.
+
+        Returns
+        -------
+        list of float tensors
+            As of :meth:`outputs`.
+        """
+        return [head.outputs(rows) for head in heads]
+
     def restore(self, arrays: dict[str, NDArray[Any]], *, n_columns: int, n_classes: int) -> None:
         """Take up what another head of the same settings had learned.
 
@@ -143,7 +161,8 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         ValueError
             If arrays do not fit each other, or hold NaN.
         """
-        rows = check_training(X, y, sample_weight, positive={name: getattr(self, name) for name in self._checked()})
+        check_parameters(self.get_params())
+        rows = check_training(X, y, sample_weight)
         features = FeatureRows(rows.X[:, None], self.power)
         problem = TrainingData(rows=features, targets=rows.targets, weights=rows.weights, counts=rows.weights).problem()
         candidate = getattr(self, self.chosen)
@@ -151,9 +170,6 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
             self.__dict__.update(fits[0].head.__dict__)
         self.classes_ = rows.classes[self.classes_]
         return self
-
-    def _checked(self) -> tuple[str, ...]:
-        return (self.chosen, *self.positive)
 
     def predict_proba(self, X: Float) -> Float:
         """Return probabilities, the mean over members: shape (n_rows, n_classes); rows sum to 1 unless labels are many."""

@@ -1,4 +1,4 @@
-"""What the ridge and the logistic head share: decision values that are linear in the columns."""
+"""What the ridge, the logistic and the dropout head share: decision values that are linear in the columns."""
 
 from __future__ import annotations
 
@@ -54,7 +54,17 @@ class LinearHead(Head):
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return decision values; see :meth:`heads.head.Head.outputs`."""
-        return outputs_of([self], rows)[0]
+        return self.outputs_of([self], rows)[0]
+
+    @classmethod
+    def outputs_of(cls, heads: Sequence[LinearHead], rows: torch.Tensor) -> list[torch.Tensor]:
+        """Return the decision values of several heads, in one product; see :meth:`heads.head.Head.outputs_of`."""
+        coef, intercept = (
+            torch.from_numpy(np.concatenate(arrays, axis=-1)).to(rows.device)
+            for arrays in ([head.coef_ for head in heads], [head.intercept_ for head in heads])
+        )
+        together = product(rows.to(coef.dtype), coef).add_(intercept)
+        return [part[None] for part in together.split([len(head.classes_) for head in heads], dim=1)]  # type: ignore[no-untyped-call]
 
     def decision_function(self, X: Float) -> Float:
         """Return decision values, shape (n_rows, n_classes); of two classes the second's less the first's, shape (n_rows,)."""
@@ -62,28 +72,3 @@ class LinearHead(Head):
         if len(self.classes_) == 2 and not self.is_many_:
             return np.asarray(decision[:, 1] - decision[:, 0])
         return decision
-
-
-def outputs_of(heads: Sequence[Head], rows: torch.Tensor) -> list[torch.Tensor]:
-    """Return what each head says of the same rows; linear heads say it in one product.
-
-    Parameters
-    ----------
-    heads : sequence of fitted heads
-    rows : float tensor, shape (n_rows, n_columns)
-        Drawn in.
-
-    Returns
-    -------
-    list of float tensors
-        As of :meth:`heads.head.Head.outputs`.
-    """
-    linear = [head for head in heads if isinstance(head, LinearHead)]
-    if len(linear) < len(heads):
-        return [head.outputs(rows) for head in heads]
-    coef, intercept = (
-        torch.from_numpy(np.concatenate(arrays, axis=-1)).to(rows.device)
-        for arrays in ([head.coef_ for head in linear], [head.intercept_ for head in linear])
-    )
-    together = product(rows.to(coef.dtype), coef).add_(intercept)
-    return [part[None] for part in together.split([len(head.classes_) for head in linear], dim=1)]  # type: ignore[no-untyped-call]

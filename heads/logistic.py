@@ -52,7 +52,6 @@ class LogisticHead(LinearHead):
     """
 
     chosen = "C"
-    positive = ("temperature", "power", "tolerance", "max_steps")
 
     def __init__(
         self,

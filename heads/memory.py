@@ -27,9 +27,10 @@ _SQUARES_OF_RIDGE = 4.5
 _SQUARES_OF_WHITENING = 3.0
 _POINTS_OF_A_SEARCH = 30
 _COEFFICIENTS_OF_RIDGE = 32
-_NETWORK_UNITS, _BYTES_OF_A_WEIGHT = 768, 40
+_BYTES_OF_A_WEIGHT = 60  # of a network that learns, and of the one before, which is still looked at
 _COPIES_OF_COMPARED, _DIRECTIONS, _PIECE_VALUES = 5, 128, 1 << 24
 _LEAST_COMPARED, _MOST_COMPARED = 125, 4000
+_BYTES_OF_A_KEPT_VALUE, _PAIRS = 6, 2**24
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -79,6 +80,10 @@ class Work:
         Outputs of heads that choices need, of each row and class.
     n_probabilities : int
         Probabilities that the run is scored by, of each image and class.
+    n_units : int
+        Of networks, that see the columns.
+    keeps_images : bool
+        Whether a head keeps a row for each image.
     n_new : int
         Test images that are compared with these.
     n_copies : int
@@ -93,6 +98,8 @@ class Work:
     n_sets: int
     n_scores: int
     n_probabilities: int
+    n_units: int = 768
+    keeps_images: bool = False
     n_new: int = 0
     n_copies: int = 2
 
@@ -148,9 +155,16 @@ class Work:
 
     def mlp(self, shuffled_rows: int, chunk_rows: int) -> int:
         """Peak bytes of an MLP that learns from so many rows at once."""
-        networks = _BYTES_OF_A_WEIGHT * _NETWORK_UNITS * self.n_columns
+        networks = _BYTES_OF_A_WEIGHT * self.n_units * self.n_columns
         learning = self.square + _CHUNKS * self._chunk(chunk_rows) + _NARROW * shuffled_rows * self.n_columns
-        return networks + int(max(_SQUARES_OF_WHITENING * self.square, learning))
+        return networks + int(max((_SQUARES_OF_WHITENING + 0.5) * self.square, learning))
+
+    def neighbours(self, chunk_rows: int) -> int:
+        """Peak bytes of a head that keeps a row for each image, and of what it is asked; 0 where there is none."""
+        if not self.keeps_images:
+            return 0
+        kept = _BYTES_OF_A_KEPT_VALUE * self.n_images * self.n_columns
+        return kept + self.square + 4 * _NARROW * _PAIRS + _CHUNKS * self._chunk(chunk_rows)
 
     def _chunk(self, rows: int) -> int:
         return _NARROW * max(rows, self.n_views) * self.n_columns
@@ -160,14 +174,15 @@ class Work:
         """Bytes without which nothing can be fitted, rows staying on the disk."""
         rows = _LEAST_CHUNK_ROWS
         fits = self.sums(rows), self.ridge(rows), self.logistic(1, rows), self.mlp(_LEAST_CHUNK_ROWS, rows)
-        peaks = *fits, self.guard(_LEAST_COMPARED)
+        peaks = *fits, self.neighbours(rows), self.guard(_LEAST_COMPARED)
         return INTERPRETER_BYTES + self.results + max(peaks)
 
     @property
     def most(self) -> int:
         """Bytes with which everything is in memory at once, as without a limit."""
         rows = MOST_CHUNK_ROWS
-        fits = max(self.ridge(rows), self.logistic(self.n_sets, rows), self.mlp(0, rows) + self.features)
+        networks = self.mlp(0, rows) + 2 * self.features
+        fits = max(self.ridge(rows), self.logistic(self.n_sets, rows), networks, self.neighbours(rows))
         sums = 2 * self.n_cells * self.square
         learning = self.results + self.scores + self.n_copies * self.features + sums + fits
         new = _NARROW * self.n_new * self.n_views * self.n_columns
@@ -207,7 +222,8 @@ class Memory:
 
     def _peak(self, rows: int) -> int:
         work = self.work
-        return max(work.sums(rows), work.ridge(rows), work.logistic(1, rows), work.mlp(rows, rows))
+        fits = work.sums(rows), work.ridge(rows), work.logistic(1, rows), work.mlp(rows, rows)
+        return max(*fits, work.neighbours(rows))
 
     def sets_together(self, n_sets: int) -> int:
         """Return how many of some training sets share the logistic head's passes: groups of nearly one size."""

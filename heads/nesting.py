@@ -8,7 +8,7 @@ heads of the folds serve the choice of the final fit: 16 training sets for 5 fol
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -70,11 +70,15 @@ class Nesting:
 
     def judgements(self) -> dict[TrainingSet, frozenset[int]]:
         """Return each training set with all cells that its heads are asked about, in a fixed order."""
-        asked: dict[TrainingSet, frozenset[int]] = {}
-        for nested in self.folds:
-            for judgement in (*nested.inner, nested.outer):
-                asked[judgement.learned] = asked.get(judgement.learned, frozenset()) | judgement.judged
-        return asked
+        return asked_of([judgement for nested in self.folds for judgement in (*nested.inner, nested.outer)])
+
+
+def asked_of(judgements: Iterable[Judgement]) -> dict[TrainingSet, frozenset[int]]:
+    """Return each training set of some judgements with all cells that its heads are asked about, in their order."""
+    asked: dict[TrainingSet, frozenset[int]] = {}
+    for judgement in judgements:
+        asked[judgement.learned] = asked.get(judgement.learned, frozenset()) | judgement.judged
+    return asked
 
 
 def nest(

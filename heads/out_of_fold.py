@@ -14,11 +14,12 @@ from heads.choosing import Choice, Evidence, choose, evidence
 from heads.cross_fit import cross_fit
 from heads.folds import Fold
 from heads.head import Head
-from heads.nesting import nest
+from heads.nesting import Judgement, NestedFold, Nesting, asked_of, nest
 from heads.predictions import Inner, Predictions
 from heads.prior import Prior, prior_shift
 from heads.probabilities import image_probabilities
 from heads.problem import TrainingData
+from heads.search import Searches, no_search, search_heads
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +33,14 @@ class OutOfFold:
         What was chosen inside each fold.
     final : Choice
         What the folds, as a whole, choose for the fit on all images.
+    search : Searches, optional
+        What was tried before, where a search was asked for.
     """
 
     predictions: Predictions
     choices: tuple[Choice, ...]
     final: Choice
+    search: Searches | None = None
 
 
 def out_of_fold(
@@ -48,6 +52,7 @@ def out_of_fold(
     prior: Prior = "balanced",
     seed: int,
     progress: Progress,
+    n_settings: int = 0,
 ) -> dict[str, OutOfFold]:
     """Predict every image by heads fitted without its fold.
 
@@ -66,6 +71,8 @@ def out_of_fold(
     seed : int
     progress : callable
         Called with what is done, how many fits are done, how many there are.
+    n_settings : int
+        How many settings of each head are searched first; see :mod:`heads.search`. 0: none.
 
     Returns
     -------
@@ -73,7 +80,19 @@ def out_of_fold(
         By name.
     """
     n_repeats = 1 + max(fold.repeat for fold in folds)
-    gathered = {name: _Gathered(kind, data, n_repeats, prior) for name, kind in kinds.items()}
+    gathered = {name: _Gathered(kind, data, folds, prior) for name, kind in kinds.items()}
+    tuned = {name: no_search(kind, folds) for name, kind in kinds.items()}
+    if n_settings:
+        tuned = search_heads(
+            kinds,
+            data,
+            folds,
+            n_settings=n_settings,
+            n_averaged=n_averaged,
+            prior=prior,
+            seed=seed,
+            progress=progress,
+        )
     scored = data.scored
     for repeat in range(n_repeats):
         own = [fold for fold in folds if fold.repeat == repeat]
@@ -87,56 +106,96 @@ def out_of_fold(
                 n_extra=len(data.targets) - data.n_scored,
             )
             problem = data.problem(nesting.cells)
-            judged = cross_fit(
-                kind.build(seed),
-                problem,
-                nesting.judgements(),
-                (*kind.watched, *kind.grid),
-                n_views=n_averaged,
-                progress=progress,
-                what=f"{name}, repeat {repeat + 1} of {n_repeats}" if n_repeats > 1 else name,
-            )
-            for nested in nesting.folds:
-                inner = [evidence(problem, judged, each) for each in nested.inner]
-                gathered[name].enter(nested.fold, inner, evidence(problem, judged, nested.outer), kind.build(seed))
-    return {name: into.concluded(kinds[name].build(seed)) for name, into in gathered.items()}
+            for wanted in _wanted(nesting, tuned[name]):
+                judged = cross_fit(
+                    wanted.kind.build(seed),
+                    problem,
+                    asked_of(wanted.judgements),
+                    (*wanted.kind.watched, *wanted.kind.grid),
+                    n_views=n_averaged,
+                    progress=progress,
+                    what=f"{name}, repeat {repeat + 1} of {n_repeats}" if n_repeats > 1 else name,
+                )
+                for nested in wanted.folds:
+                    inner = [evidence(problem, judged, each) for each in nested.inner]
+                    outer = evidence(problem, judged, nested.outer)
+                    gathered[name].enter(nested.fold, inner, outer, wanted.kind, seed)
+                gathered[name].enter_final([evidence(problem, judged, each) for each in wanted.of_final])
+    found = {name: into.concluded(tuned[name].final.kind, seed) for name, into in gathered.items()}
+    return {name: dataclasses.replace(oof, search=tuned[name] if n_settings else None) for name, oof in found.items()}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is asked of one kind of head: by folds that chose it, and by the final fit if that did."""
+
+    kind: HeadKind
+    folds: tuple[NestedFold, ...]
+    of_final: tuple[Judgement, ...]
+
+    @property
+    def judgements(self) -> list[Judgement]:
+        of_folds = [judgement for nested in self.folds for judgement in (*nested.inner, nested.outer)]
+        return [*of_folds, *self.of_final]
+
+
+def _wanted(nesting: Nesting, tuned: Searches) -> list[_Wanted]:
+    """Gather the folds that agree on a kind: they share training sets. Without a search that is all of them, and the final fit."""
+    in_folds = [tuned.in_folds[nested.fold.repeat, nested.fold.number].kind for nested in nesting.folds]
+    kinds: list[HeadKind] = []
+    for kind in (*in_folds, tuned.final.kind):
+        if kind not in kinds:
+            kinds.append(kind)
+    return [
+        _Wanted(
+            kind=kind,
+            folds=tuple(nested for nested, own in zip(nesting.folds, in_folds, strict=True) if own == kind),
+            of_final=tuple(nested.outer for nested in nesting.folds) if kind == tuned.final.kind else (),
+        )
+        for kind in kinds
+    ]
 
 
 class _Gathered:
     """What is known of one head after some folds."""
 
-    def __init__(self, kind: HeadKind, data: TrainingData, n_repeats: int, prior: Prior) -> None:
-        shape = n_repeats, data.n_scored, data.targets.n_classes
-        self._kind, self._data, self._prior = kind, data, prior
+    def __init__(self, kind: HeadKind, data: TrainingData, folds: Sequence[Fold], prior: Prior) -> None:
+        shape = 1 + max(fold.repeat for fold in folds), data.n_scored, data.targets.n_classes
+        self._chosen, self._data, self._prior = kind.head.chosen, data, prior
         self._averaged, self._view_0 = np.zeros(shape), np.zeros(shape)
-        self._inner: list[Inner] = []
-        self._choices: list[Choice] = []
+        self._order = [(fold.repeat, fold.number) for fold in folds]
+        self._inner: dict[tuple[int, int], Inner] = {}
+        self._choices: dict[tuple[int, int], Choice] = {}
         self._outer: list[Evidence] = []
 
-    def enter(self, fold: Fold, inner: Sequence[Evidence], outer: Evidence, head: Head) -> None:
+    def enter(self, fold: Fold, inner: Sequence[Evidence], outer: Evidence, kind: HeadKind, seed: int) -> None:
         """Choose by what was said inside the fold, and keep what the head so chosen says of the held-out images."""
         shift = prior_shift(self._data, self._prior, fold.held_out)
-        choice = choose(self._kind, head.get_params(), inner, shift)
-        self._choices.append(choice)
-        self._outer.append(outer)
+        choice = choose(kind, kind.build(seed).get_params(), inner, shift)
+        self._choices[fold.repeat, fold.number] = choice
         self._averaged[fold.repeat, outer.images] = self._said(outer, choice, shift)
         self._view_0[fold.repeat, outer.images] = self._said(outer, choice, shift, n_views=1)
         images: Indices = np.concatenate([np.arange(0), *(each.images for each in inner)])
         none = np.zeros((0, self._averaged.shape[2]))
         probabilities = np.concatenate([none, *(self._said(each, choice, shift) for each in inner)])
         order = np.argsort(images)
-        self._inner.append(Inner(images[order], probabilities[order]))
+        self._inner[fold.repeat, fold.number] = Inner(images[order], probabilities[order])
+
+    def enter_final(self, outer: Sequence[Evidence]) -> None:
+        """Keep what heads of the final fit's kind say of each fold's held-out images."""
+        self._outer.extend(outer)
 
     def _said(self, given: Evidence, choice: Choice, shift: Float64, n_views: int | None = None) -> Float64:
-        scores, many = given.scores(choice.settings[self._kind.head.chosen]), self._data.targets.is_many
+        scores, many = given.scores(choice.settings[self._chosen]), self._data.targets.is_many
         return image_probabilities(scores, choice.settings["temperature"], shift, many=many, n_views=n_views)
 
-    def concluded(self, head: Head) -> OutOfFold:
+    def concluded(self, kind: HeadKind, seed: int) -> OutOfFold:
         """Choose for the final fit: by heads of all folds, each judged by the images that it never saw."""
+        inner = tuple(self._inner[key] for key in self._order)
         return OutOfFold(
-            predictions=Predictions(averaged=self._averaged, view_0=self._view_0, inner=tuple(self._inner)),
-            choices=tuple(self._choices),
-            final=choose(self._kind, head.get_params(), self._outer, prior_shift(self._data, self._prior)),
+            predictions=Predictions(averaged=self._averaged, view_0=self._view_0, inner=inner),
+            choices=tuple(self._choices[key] for key in self._order),
+            final=choose(kind, kind.build(seed).get_params(), self._outer, prior_shift(self._data, self._prior)),
         )
 
 

@@ -39,6 +39,7 @@ def image_probabilities(
 
     Examples
     --------
+    >>> import numpy as np
     >>> scores = np.log(np.array([[[[1.0, 3.0]], [[1.0, 1.0]]]]))
     >>> image_probabilities(scores, 1.0, many=False).tolist()
     [[0.25, 0.75], [0.5, 0.5]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -111,4 +112,36 @@ def runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
             cells = [f"{scores[key]['value']:.3f}" if key in scores else "" for key in names]
             table.add_row(*described, head, *cells)
             described = [""] * len(described)
+    return table
+
+
+def search_table(search: Mapping[str, Any]) -> Table:
+    """Lay out what a search tried, a line each head, for a terminal.
+
+    Parameters
+    ----------
+    search : mapping
+        As in run.json.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    table = Table(
+        title="search",
+        caption="log-loss of the images that the final fit's settings were chosen by, which flatters the chosen; each fold searched for itself",
+    )
+    for title in ("head", "fits", "folds that left the default", "the final fit's settings"):
+        table.add_column(title)
+    table.add_column("log-loss, default", justify="right")
+    table.add_column("log-loss, chosen", justify="right")
+    for name, told in search.items():
+        final, folds = told["final"], told["folds"]
+        trials = final["trials"]
+        met = {json.dumps(trial["drawn"]): trial["loss"] for trial in trials if trial["rung"] == trials[-1]["rung"]}
+        losses = met.get("{}"), met.get(json.dumps(final["won"]))
+        settings = ", ".join(f"{key} {value:g}" for key, value in final["won"].items()) or "the default"
+        left = sum(bool(fold["won"]) for fold in folds)
+        shown = ["" if loss is None else f"{loss:.3f}" for loss in losses]
+        table.add_row(name, str(told["n_fits"]), f"{left} of {len(folds)}", settings, *shown)
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
-from features_cache.errors import LabelError, OptionError
+from features_cache.errors import LabelError
 from heads.arrays import Float, Float64
 from heads.targets import ManyLabels, OneLabel, Targets
 
@@ -36,9 +35,7 @@ class TrainingRows:
     weights: Float64
 
 
-def check_training(
-    X: Float, y: NDArray[Any], sample_weight: Float | None, *, positive: Mapping[str, float]
-) -> TrainingRows:
+def check_training(X: Float, y: NDArray[Any], sample_weight: Float | None) -> TrainingRows:
     """Check what a head is fitted on.
 
     Parameters
@@ -47,8 +44,6 @@ def check_training(
         Finite. Kept as it is where it is float32 or float64 (no copy).
     y : array, shape (n_rows,), or of 0 and 1, shape (n_rows, n_classes)
     sample_weight : float array, shape (n_rows,), optional
-    positive : mapping of str to float
-        Parameters of the head that must be above 0.
 
     Returns
     -------
@@ -56,17 +51,11 @@ def check_training(
 
     Raises
     ------
-    OptionError
-        If a parameter is not above 0.
     LabelError
         If rows that weigh anything are of fewer than two classes, or of none where labels are many.
     ValueError
         If arrays do not fit each other, hold NaN, or weights are negative.
     """
-    for name, value in positive.items():
-        if not value > 0:
-            msg = f"{name} is {value}; expected a number above 0"
-            raise OptionError(msg)
     X = check_array(X, dtype=[np.float32, np.float64])
     targets, classes = _checked_labels(y)
     if len(targets) != len(X):

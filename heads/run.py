@@ -13,7 +13,7 @@ import torch
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from heads.ablation import ablate, require_blocks
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import POWER
 from heads.choosing import Choice
 from heads.clock import Clock
 from heads.decisions import Decisions
@@ -62,7 +62,7 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
         require_blocks(gathered)
     images, folds = gathered.images, gathered.folds
     data = training_data(settings, gathered, POWER)
-    kinds = {name: HEADS[name] for name in settings.heads}
+    kinds = settings.kinds
     clock.lap("read_s")
 
     said = estimate(settings, gathered, data, kinds, progress)
@@ -106,7 +106,13 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     progress("writing the run", len(kinds), len(kinds))
     description = _description(settings, gathered, seen, data, said, metrics)
     folder = publish_run(folder, files, description | {"timings": clock.laps}, numbered=settings.out is None)
-    return Run(folder=folder, metrics=metrics, warnings=(*images.warnings, *seen.warnings), notes=seen.notes)
+    return Run(
+        folder=folder,
+        metrics=metrics,
+        warnings=(*images.warnings, *seen.warnings),
+        notes=seen.notes,
+        search=description["search"],
+    )
 
 
 def _metrics(gathered: Gathered, scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +156,7 @@ def _description(
     return {
         "settings": settings.to_json(),
         "random_weights": metrics["random_weights"],
-        "heads": list(settings.heads),
+        "heads": list(settings.kinds),
         "ensemble": {"weights": said.ensemble.weights, "weights_in_folds": list(said.ensemble.weights_in_folds)},
         "prior": settings.prior_of(many=images.targets.is_many),
         "target": _target(settings, gathered, said.decisions),
@@ -166,6 +172,7 @@ def _description(
         "blocks": [block.to_json() for block in gathered.blocks],
         "chosen": {name: _told(oof.final) for name, oof in said.found.items()},
         "chosen_in_folds": {name: [_told(choice) for choice in oof.choices] for name, oof in said.found.items()},
+        "search": {name: oof.search.to_json() for name, oof in said.found.items() if oof.search},
         "warnings": [*images.warnings, *seen.warnings],
         "versions": {
             "python": platform.python_version(),

@@ -37,12 +37,15 @@ class Run:
     warnings : tuple of str
     notes : tuple of str
         How far test images are from training images.
+    search : dict
+        As in run.json: what was tried for each head; empty without a search.
     """
 
     folder: Path
     metrics: dict[str, Any]
     warnings: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    search: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def choose_folder(out: Path | None) -> Path:

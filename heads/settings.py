@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from features_cache.errors import OptionError
-from heads.catalogue import check_heads
+from heads.catalogue import DEFAULT_HEADS, HEADS, HeadKind, check_heads
 from heads.class_weights import ClassWeight
 from heads.decisions import COMMON, EACH
 from heads.ensemble import Kind as EnsembleKind
+from heads.own_heads import OwnHeads, own_kinds
 from heads.prior import Prior
 
 _SEEDS = 2**31  # scikit-learn's folds and torch's networks both take these
@@ -39,8 +40,10 @@ class FitSettings:
         Images that share its value stay in one fold.
     exclude_class : tuple of str
         Classes that are left out.
-    heads : tuple of str
-        Which heads.
+    heads : tuple of str, optional
+        Which heads; those fitted by default and the project's own unless given.
+    own_heads : mapping of str to mapping
+        The project's own heads, and grids; see :func:`heads.own_heads.own_kinds`.
     blocks : tuple of str
         Which blocks of the cache; empty for all.
     folds, repeats : int
@@ -72,6 +75,8 @@ class FitSettings:
         Whether near-duplicate images are kept in one fold.
     ablate : bool
         Whether each block is left out in turn, to see what it is worth.
+    search : int
+        How many settings of each head are tried inside each fold, its default among them; 0 for none.
     seed : int
         Of the folds, the networks and the bootstrap.
     out : Path, optional
@@ -99,7 +104,8 @@ class FitSettings:
     separator: str | None = None
     group_column: str | None = None
     exclude_class: tuple[str, ...] = ()
-    heads: tuple[str, ...] = ("ridge", "logistic", "mlp")
+    heads: tuple[str, ...] | None = None
+    own_heads: OwnHeads = dataclasses.field(default_factory=dict)
     blocks: tuple[str, ...] = ()
     folds: int = 5
     repeats: int = 1
@@ -117,6 +123,7 @@ class FitSettings:
     at_least_one: bool = True
     group_near_duplicates: bool = False
     ablate: bool = False
+    search: int = 0
     seed: int = 0
     out: Path | None = None
     device: str = "cpu"
@@ -126,7 +133,7 @@ class FitSettings:
     drop_missing: bool = False
 
     def __post_init__(self) -> None:
-        check_heads(self.heads)
+        self.kinds  # noqa: B018 - refused at birth
         self._check_choices()
         self._check_numbers()
         self._check_company()
@@ -151,6 +158,9 @@ class FitSettings:
             raise OptionError(msg)
         if not 0 <= self.seed < _SEEDS:
             msg = f"--seed {self.seed}; expected 0 to {_SEEDS - 1}"
+            raise OptionError(msg)
+        if self.search < 0 or self.search == 1:
+            msg = f"--search {self.search}; expected 2 settings a head or more, the default among them, or 0 for no search"
             raise OptionError(msg)
         if self.most_copies < 1 or not 0 <= self.least_share <= 1:
             msg = f"--most-copies {self.most_copies} --least-share {self.least_share}; expected at least 1, and 0 to 1"
@@ -177,6 +187,15 @@ class FitSettings:
             raise OptionError(msg)
 
     @property
+    def kinds(self) -> dict[str, HeadKind]:
+        """The heads that are fitted, by name."""
+        own = own_kinds(self.own_heads)
+        known = {**HEADS, **own}
+        names = dict.fromkeys((*DEFAULT_HEADS, *own)) if self.heads is None else self.heads
+        check_heads(tuple(names), known)
+        return {name: known[name] for name in names}
+
+    @property
     def class_weighting(self) -> ClassWeight:
         """Which class weights: balanced, unless told otherwise or images are resampled."""
         return self.class_weight or ("balanced" if self.resample == "none" else "none")
@@ -198,5 +217,8 @@ class FitSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""
-        fields = dataclasses.asdict(self)
-        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        own = {name: dict(table) for name, table in self.own_heads.items()}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()} | {
+            "own_heads": own
+        }

@@ -15,15 +15,25 @@ from tests.heads_data import draw_features
 
 # Of scikit-learn's own checks.
 FAILS = {
-    ("mlp", "check_sample_weight_equivalence_on_dense_data"): (
-        "networks learn by steps: a row of weight 2 takes part in one batch, two rows in two"
+    **dict.fromkeys(
+        [(name, "check_sample_weight_equivalence_on_dense_data") for name in ("mlp", "linear")],
+        "networks learn by steps: a row of weight 2 takes part in one batch, two rows in two",
     ),
+    (
+        "knn",
+        "check_sample_weight_equivalence_on_dense_data",
+    ): "a row of weight 2 is one of k neighbours, two rows are two",
 }
 # Of the properties below.
 CANNOT = {
-    ("mlp", "rows"): "the order of rows decides which of them share a batch",
-    ("mlp", "halves"): "twice as many rows are twice as many steps",
-    ("mlp", "reversed"): "the last layer's first weights are drawn class by class",
+    **dict.fromkeys(
+        [(name, "rows") for name in ("mlp", "linear")], "the order of rows decides which of them share a batch"
+    ),
+    **dict.fromkeys([(name, "halves") for name in ("mlp", "linear")], "twice as many rows are twice as many steps"),
+    ("knn", "halves"): "of twice as many rows the k nearest are half as many images",
+    **dict.fromkeys(
+        [(name, "reversed") for name in ("mlp", "linear")], "the last layer's first weights are drawn class by class"
+    ),
 }
 EXACT = {"logistic": {"tolerance": 1e-13, "max_steps": 2000}}
 

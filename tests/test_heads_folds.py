@@ -149,7 +149,8 @@ def test_out_of_fold_predictions_of_labels_without_meaning_are_no_better_than_ch
             {name: HEADS[name]}, learned(X, labels, groups), folds, n_averaged=1, seed=0, progress=silent
         )[name]
         accuracy[groups is None] = np.mean(oof.predictions.averaged[0].argmax(axis=1) == labels)
-    assert accuracy[True] > 0.78
+    # Dropout on ten columns keeps the linear head from learning thirty labels by heart.
+    assert accuracy[True] > (0.62 if name == "linear" else 0.78)
     assert accuracy[False] < 0.65
 
 

@@ -13,10 +13,11 @@ from features_cache.errors import LabelError, OptionError
 from heads.catalogue import HEADS, make_head
 from heads.feature_rows import FeatureRows
 from heads.logistic import LogisticHead
-from heads.mlp import ByteDropout, MLPHead
+from heads.mlp import MLPHead
 from heads.problem import TrainingData
 from heads.ridge import RidgeHead
 from heads.targets import OneLabel
+from heads.training import ByteDropout
 from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
@@ -267,7 +268,8 @@ def test_a_head_refuses_one_class_and_parameters_that_make_no_sense(rows):
 
 def test_an_unknown_head_or_parameter_gets_a_suggestion():
     with pytest.raises(
-        OptionError, match=r"unknown head 'rigde'; expected one of ridge, logistic, mlp; did you mean 'ridge'\?"
+        OptionError,
+        match=r"unknown head 'rigde'; expected one of ridge, logistic, mlp, linear, knn; did you mean 'ridge'\?",
     ):
         make_head("rigde")
     with pytest.raises(OptionError, match=r"head 'ridge' has no parameter 'alhpa'.*did you mean 'alpha'\?"):

@@ -16,7 +16,7 @@ from rich.console import Console
 from features_cache.errors import LabelError, OptionError, OutputExists, RecipeMismatch, RunError
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads.catalogue import HEADS, make_head
+from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
 from heads.evaluate import EvaluateSettings, _check_unseen, evaluate
 from heads.fitted import FittedHead, load_head
 from heads.report import metrics_table, runs_table
@@ -48,9 +48,9 @@ def test_a_run_leaves_everything_behind_and_latest_points_at_it(project, run):
     names = sorted(path.relative_to(run.folder).as_posix() for path in run.folder.rglob("*") if path.is_file())
     assert names == sorted(
         ["run.json", "metrics.json", "oof.csv", "images.json", "near_duplicates.csv", "class_counts.png"]
-        + [f"learning_{name}.png" for name in HEADS]
-        + [f"{what}_{name}.png" for name in (*HEADS, "ensemble") for what in ("confusion", "reliability")]
-        + [f"heads/{name}.{kind}" for name in HEADS for kind in ("json", "safetensors")]
+        + [f"learning_{name}.png" for name in DEFAULT_HEADS]
+        + [f"{what}_{name}.png" for name in (*DEFAULT_HEADS, "ensemble") for what in ("confusion", "reliability")]
+        + [f"heads/{name}.{kind}" for name in DEFAULT_HEADS for kind in ("json", "safetensors")]
     )
     assert (run.folder.parent / "latest").resolve() == run.folder
     assert not list(run.folder.parent.glob(".permafeat*"))
