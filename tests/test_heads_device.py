@@ -11,7 +11,7 @@ import torch
 from features_cache.progress import silent
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads import mlp
+from heads import training
 from heads.catalogue import HEADS, POWER
 from heads.feature_rows import FeatureRows
 from heads.features import CachedImages, StoredFeatures
@@ -78,14 +78,14 @@ def test_the_fake_card_refuses_what_a_card_refuses():
 @pytest.mark.parametrize("name", HEADS)
 def test_no_tensor_of_the_processor_meets_one_of_the_card(monkeypatch, tmp_path, name, many, limited):
     cache = tmp_path / "c.h5" if limited else None
-    monkeypatch.setattr(mlp, "cuda_is_fast_in_bfloat16", lambda: False)
-    monkeypatch.setattr(mlp, "cpu_is_fast_in_bfloat16", lambda: False)
+    monkeypatch.setattr(training, "cuda_is_fast_in_bfloat16", lambda: False)
+    monkeypatch.setattr(training, "cpu_is_fast_in_bfloat16", lambda: False)
     expected, learned = said_on("cpu", name, many, cache)
     with FakeCard():
         found, learned_there = said_on(CARD, name, many, cache)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     for key, values in learned.items():
-        np.testing.assert_allclose(learned_there[key], values, atol=2e-3 * max(1, np.abs(values).max()))
+        np.testing.assert_allclose(learned_there[key], values, atol=2e-3 * np.abs(values).max(initial=1))
 
 
 @pytest.mark.gpu
