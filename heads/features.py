@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from features_cache.errors import OptionError
 from features_cache.reader import FeatureCache, Picks
 from features_cache.recipe import Block
 from heads.arrays import Float32, ImageArray, Indices
 from heads.feature_rows import FeatureRows, RowSource
-from heads.memory import Memory
+from heads.memory import Memory, show_size
 from heads.stored_rows import StoredRows
 
 
@@ -174,8 +175,22 @@ class LoadedFeatures(Features):
         return self._X[:n_images]
 
     def rows(self, power: float, device: torch.device) -> FeatureRows:
-        """Draw in all of them."""
-        return FeatureRows(self._X, power, device)
+        """Draw in all of them.
+
+        Raises
+        ------
+        OptionError
+            If they do not fit the device.
+        """
+        try:
+            return FeatureRows(self._X, power, device)
+        except torch.OutOfMemoryError as error:
+            n_bytes = show_size(self._X.nbytes)
+            msg = (
+                f"--device {device.type}: {n_bytes} of features do not fit its memory. Type --memory-limit {n_bytes}, which leaves them "
+                f"on the disk, or --device cpu"
+            )
+            raise OptionError(msg) from error
 
 
 class StoredFeatures(Features):

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from features_cache.errors import OptionError
 from features_cache.progress import silent
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads import training
+from heads import features, training
 from heads.catalogue import HEADS, POWER
 from heads.feature_rows import FeatureRows
-from heads.features import CachedImages, StoredFeatures
+from heads.features import CachedImages, LoadedFeatures, StoredFeatures
 from heads.folds import make_folds
 from heads.memory import INTERPRETER_BYTES, Memory, Work
 from heads.out_of_fold import fit_final, out_of_fold
@@ -86,6 +87,18 @@ def test_no_tensor_of_the_processor_meets_one_of_the_card(monkeypatch, tmp_path,
     np.testing.assert_allclose(found, expected, atol=2e-3)
     for key, values in learned.items():
         np.testing.assert_allclose(learned_there[key], values, atol=2e-3 * np.abs(values).max(initial=1))
+
+
+def test_a_card_that_is_too_small_says_what_to_type(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(features, "FeatureRows", full)
+    loaded = LoadedFeatures(np.zeros((2, 3, 10), np.float32), make_blocks())
+    with pytest.raises(
+        OptionError, match=r"--device cuda: 1MB of features do not fit its memory\. Type --memory-limit 1MB"
+    ):
+        loaded.rows(POWER, torch.device("cuda"))
 
 
 @pytest.mark.gpu
