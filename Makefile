@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 DEMO_OPTIONS ?=
 
-.PHONY: help install demo test test-slow bench-store bench-heads check format clean
+.PHONY: help install demo test test-slow bench-store bench-heads bench-memory check format clean
 
 help:
 	@echo "make demo       the main job on drawn cells, scored (a few minutes after the install)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-slow  all of it, with the long trials of the store"
 	@echo "make bench-store  what the store survives and costs, in one table"
 	@echo "make bench-heads  heads beside scikit-learn on the first challenge's size (half an hour)"
+	@echo "make bench-memory  heads on a cache of 8 GB within 2 GB of memory (hours; 16 GB of disk)"
 	@echo "make check      format, lint, types, layers"
 	@echo "make format     mend what the formatter can"
 
@@ -39,6 +40,9 @@ bench-store: install
 
 bench-heads: install
 	$(BIN)/python bench/heads.py
+
+bench-memory: install
+	$(BIN)/python bench/memory.py
 
 check: install
 	$(BIN)/ruff format --check .

@@ -59,10 +59,10 @@ class RawFeatures:
             If the file ends too early, or cannot be read.
         """
         wanted = (views[:, None] * self._shape[2] + columns).ravel()
-        cells = np.unique(wanted)
+        in_order = bool((np.diff(wanted) > 0).all())
+        cells = wanted if in_order else np.unique(wanted)
         gaps = np.flatnonzero(np.diff(cells) != 1) + 1
         runs = [(int(run[0]), int(run[-1]) + 1) for run in np.split(cells, gaps)] if len(cells) else []
-        in_order = np.array_equal(wanted, cells)
         place = None if in_order else np.searchsorted(cells, wanted)
         per_chunk = max(1, _BUFFER_BYTES // max(1, len(cells) * self._dtype.itemsize))
         buffer = np.empty((min(per_chunk, len(rows)), len(cells)), self._dtype)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
+from features_cache import hardware
 from features_cache.errors import OptionError
 from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
 from features_cache.recipe import Precision
@@ -23,18 +22,7 @@ def choose_device(wanted: str) -> Device:
     OptionError
         If the device that was asked for is not there.
     """
-    there: dict[str, bool] = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if wanted == "auto":
-        wanted = next(name for name, here in there.items() if here)
-    if not there.get(wanted, False):
-        here = ", ".join(name for name, is_there in there.items() if is_there)
-        msg = f"--device {wanted}: not on this machine; it has {here}. `--device auto` takes the best of them"
-        raise OptionError(msg)
-    return wanted  # type: ignore[return-value]
+    return hardware.choose_device(wanted, ("cuda", "mps", "cpu"))  # type: ignore[return-value]
 
 
 def choose_precision(wanted: str, device: Device) -> Precision:

@@ -59,19 +59,10 @@ def ablate(
         def told(what: str, n_done: int, n_total: int, name: str = block.name) -> None:
             progress(f"without {name}: {what}", n_done, n_total)
 
-        others = dataclasses.replace(gathered, X=np.delete(gathered.X, _columns(gathered, block.name), axis=2))
+        others = dataclasses.replace(gathered, features=gathered.features.without(block.name))
         without = estimate(settings, others, training_data(settings, others, POWER), kinds, told)
         rows.append({"left_out": block.name, "heads": _figures(gathered, without)})
     return rows
-
-
-def _columns(gathered: Gathered, name: str) -> slice:
-    start = 0
-    for block in gathered.blocks:
-        if block.name == name:
-            return slice(start, start + block.columns)
-        start += block.columns
-    raise KeyError(name)
 
 
 def _figures(gathered: Gathered, said: Estimate) -> dict[str, dict[str, float]]:

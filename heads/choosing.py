@@ -16,6 +16,7 @@ from heads.cross_fit import Judged
 from heads.nesting import Judgement
 from heads.probabilities import image_probabilities
 from heads.problem import Problem, TrainingSet
+from heads.scores import ScoresOnDisk, join_scores
 from heads.targets import Targets
 
 _TEMPERATURES = (0.02, 20.0)
@@ -55,8 +56,8 @@ class Evidence:
     images: Indices
     targets: Targets
 
-    def scores(self, candidate: float) -> Float32:
-        """Return what a candidate's heads said, shape (n_members, n, n_views, n_classes)."""
+    def scores(self, candidate: float) -> Float32 | ScoresOnDisk:
+        """Return what a candidate's heads said, shape (n_members, n, n_views, n_classes), or where it lies."""
         return self.judged.of(self.images, candidate)
 
 
@@ -91,7 +92,7 @@ def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence
     targets = functools.reduce(lambda joined, each: joined.join(each), others, first)
     tried: list[_Tried] = []
     for candidate in (*kind.watched, *kind.grid):
-        scores = np.concatenate([each.scores(candidate) for each in given], axis=1)
+        scores = join_scores([each.scores(candidate) for each in given])
         tried.append(_Tried(candidate, *fit_temperature(scores, targets, shift)))
     eligible = [each for each in tried if each.candidate in kind.grid]
     best = min(eligible, key=lambda each: each.loss)
@@ -132,7 +133,9 @@ def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:
     return next(later for later in reversed(eligible) if later is best or is_as_good(later))
 
 
-def fit_temperature(scores: Float32, targets: Targets, shift: Float64 | float = 0.0) -> tuple[float, Float64]:
+def fit_temperature(
+    scores: Float32 | ScoresOnDisk, targets: Targets, shift: Float64 | float = 0.0
+) -> tuple[float, Float64]:
     """Find the temperature with the lowest log-loss of the averaged probabilities (Guo et al., 2017).
 
     One image more is counted, whose label is unknown: the mean loss over images and classes. Without it a few dozen images,
@@ -141,7 +144,7 @@ def fit_temperature(scores: Float32, targets: Targets, shift: Float64 | float = 
 
     Parameters
     ----------
-    scores : float array, shape (n_members, n_images, n_views, n_classes)
+    scores : float array, shape (n_members, n_images, n_views, n_classes), or ScoresOnDisk
     targets : Targets
     shift : float64 array, shape (n_classes,)
         Added to outputs after the temperature.

@@ -77,13 +77,17 @@ def fit_heads(
     search: Annotated[int, typer.Option(help="Settings of each head to try, inside each fold; 0: its grid alone.")] = 0,
     seed: Annotated[int, typer.Option(help="Of folds, networks, bootstrap and search.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder. (default: runs/001, 002, ...)")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    memory_limit: Annotated[
+        str | None, typer.Option(help="Of the whole process, such as 2GB; what has no room stays on the disk.")
+    ] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
     drop_missing: DropMissing = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
-    from heads import own_heads, report, run, settings
+    from heads import memory, own_heads, report, run, settings
 
     own, file = tables_of(_OWN_HEADS, config)
     own_heads.own_kinds(own, f"{file}: ")  # here first, so that messages name the file
@@ -125,6 +129,8 @@ def fit_heads(
                 search=search,
                 seed=seed,
                 out=out,
+                device=device,
+                memory_limit=None if memory_limit is None else memory.parse_size(memory_limit),
                 test_features=test_features or if_there(features.with_name(_TEST_CACHE.name)),
                 ignore_unlabelled=ignore_unlabelled,
                 drop_missing=drop_missing,

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from scipy.linalg import eigh
 
-from heads.arrays import Bool, Float32, Float64
+from heads.arrays import Bool, Float32, Float64, ImageArray
 from heads.feature_rows import draw_in
 
 _POWER = 0.5
-_MOST_FITTED = 4000
+MOST_FITTED = 4000
 _MOST_DIRECTIONS = 256
 _MOST_KEPT = 128
 _IMAGES_PER_DIRECTION = 4
@@ -53,16 +53,18 @@ class CopySpace:
     directions: Float32
 
     @classmethod
-    def fit(cls, X: Float32) -> CopySpace:
-        """Learn from images and their views; from 4,000 images, evenly spread, where there are more.
+    def fit(cls, X: ImageArray, most: int = MOST_FITTED) -> CopySpace:
+        """Learn from images and their views; from some of the images, evenly spread, where there are many.
 
         Parameters
         ----------
         X : float32 array, shape (n_images, n_views, n_columns)
             Raw features.
+        most : int
+            How many images are learned from.
         """
         n_images, n_views, n_columns = X.shape
-        step = max(1, -(-n_images // _MOST_FITTED))
+        step = max(1, -(-n_images // most))
         drawn = draw_in(torch.from_numpy(np.ascontiguousarray(X[::step])), _POWER).numpy()
         rows = drawn.reshape(-1, n_columns)
         mean = rows.mean(axis=0, dtype=np.float64)
@@ -96,7 +98,7 @@ class CopySpace:
         directions = axes @ basis * weights
         return cls(mean=mean, inverse_scale=inverse_scale, directions=directions.astype(np.float32))
 
-    def places(self, X: Float32, views: slice) -> Float32:
+    def places(self, X: ImageArray, views: slice) -> Float32:
         """Map images, a piece at a time.
 
         Parameters

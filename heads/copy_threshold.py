@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from heads.alike_pairs import AlikePairs, alike_pairs
-from heads.arrays import Bool, Float32, Indices
+from heads.arrays import Bool, Float32, ImageArray, Indices
 from heads.copy_space import CopySpace
 
 FIXED_THRESHOLD = 0.7
@@ -44,7 +44,7 @@ class Threshold:
 
 
 def calibrated(
-    space: CopySpace, X: Float32, labels: Indices, n_other_views: int, most: int, rows: Float32
+    space: CopySpace, X: ImageArray, labels: Indices, n_other_views: int, most: int, rows: Float32
 ) -> tuple[Threshold, AlikePairs]:
     """Set the threshold for pairs of an image with all views and one with fewer; :func:`heads.near_duplicates.find_near_duplicates` says how.
 

@@ -12,6 +12,7 @@ from features_cache.progress import Progress
 from heads.arrays import Float32, Indices
 from heads.head import Fit, Head
 from heads.problem import Problem, TrainingSet
+from heads.scores import Scores, ScoresOnDisk
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,20 +23,19 @@ class Judged:
     ----------
     images : int64 array, shape (n,)
         Places of the images, ascending.
-    scores : dict of float to float32 array, shape (n_members, n, n_views, n_classes)
-        By candidate: outputs before the temperature; minus infinity for classes that the set does not hold.
+    scores : Scores
+        By candidate: outputs before the temperature.
     training_loss : dict of float to tuple of float
         By candidate: loss by epoch, of heads that have epochs.
     """
 
     images: Indices
-    scores: dict[float, Float32]
+    scores: Scores
     training_loss: dict[float, tuple[float, ...]]
 
-    def of(self, images: Indices, candidate: float) -> Float32:
-        """Return the scores of some of the images."""
-        places = np.searchsorted(self.images, images)
-        return self.scores[candidate][:, places]
+    def of(self, images: Indices, candidate: float) -> Float32 | ScoresOnDisk:
+        """Return the scores of some of the images: an array, or where they lie."""
+        return self.scores.of(np.searchsorted(self.images, images), candidate)
 
 
 def cross_fit(
@@ -70,7 +70,11 @@ def cross_fit(
     dict of Judged
     """
     sets = list(asked)
-    judged = {cells: Judged(problem.images_of(asked[cells]), {}, {}) for cells in sets}
+    folder = None if problem.memory is None else problem.memory.folder
+    judged = {}
+    for cells in sets:
+        images = problem.images_of(asked[cells])
+        judged[cells] = Judged(images, Scores(len(images), n_views, problem.n_classes, folder), {})
     n_done, n_fits = 0, len(sets) * len(candidates)
     progress(what, n_done, n_fits)
     for fits in head.fit_sets(problem, sets, candidates):
@@ -101,14 +105,5 @@ def _judge(problem: Problem, fits: Sequence[Fit], into: Sequence[Judged], n_view
             heads = [fit.head for fit, _ in own]
             outputs = type(heads[0]).outputs_of(heads, seen.reshape(-1, rows.n_columns))
             for (fit, judged), raw in zip(own, outputs, strict=True):
-                _enter(judged, fit, here[wanted], raw.float().cpu().numpy(), n_views, problem.n_classes)
-
-
-def _enter(judged: Judged, fit: Fit, images: Indices, raw: Float32, n_views: int, n_classes: int) -> None:
-    if fit.candidate not in judged.scores:
-        shape = len(raw), len(judged.images), n_views, n_classes
-        judged.scores[fit.candidate] = np.full(shape, -np.inf, dtype=np.float32)
-    places = np.searchsorted(judged.images, images)
-    entered = judged.scores[fit.candidate][:, places]
-    entered[..., fit.head.classes_] = raw.reshape(len(raw), len(places), n_views, -1)
-    judged.scores[fit.candidate][:, places] = entered
+                places = np.searchsorted(judged.images, here[wanted])
+                judged.scores.enter(fit.candidate, places, fit.head.classes_, raw.float().cpu().numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
@@ -11,7 +12,8 @@ from features_cache.errors import LabelError, OptionError, listed
 from features_cache.reader import UNKNOWN_CONTENT, FeatureCache
 from features_cache.recipe import Block
 from features_cache.tables import read_table
-from heads.arrays import Bool, Float32, Indices
+from heads.arrays import Bool, Indices
+from heads.features import CachedImages
 from heads.fitted import check_blocks
 from heads.labelled import LabelledImages, join_labels, recast
 from heads.labels import read_labels, separator_of
@@ -25,13 +27,13 @@ class Extra:
 
     Parameters
     ----------
-    X : float32 array, shape (n_images, n_views, n_columns)
+    cached : CachedImages
     targets : Targets
         In the classes of the scored images.
     warnings : tuple of str
     """
 
-    X: Float32
+    cached: CachedImages
     targets: Targets
     warnings: tuple[str, ...]
 
@@ -63,8 +65,9 @@ def read_extra(
     if settings.extra is None or settings.extra_labels is None:
         msg = "no further images; expected --extra and --extra-labels"
         raise OptionError(msg)
-    with FeatureCache(settings.extra) as cache:
-        names = check_blocks(str(settings.extra), blocks, cache.blocks)
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(FeatureCache(settings.extra))
+        check_blocks(str(settings.extra), blocks, cache.blocks)
         if cache.n_views < n_views:
             msg = (
                 f"{settings.extra}: {cache.n_views} views an image, but {settings.features} has {n_views}; expected at least as "
@@ -76,9 +79,9 @@ def read_extra(
         kept, warnings = _without_leaks(settings, images, scored, is_double, grouped=grouped)
         targets = recast(images, scored.classes, str(settings.extra_labels)).take(kept)
         rows = images.rows[kept]
-        cache.require_sound(rows)
-        X = cache.load(rows=rows, views=slice(0, n_views), blocks=names)
-    return Extra(X=X, targets=targets, warnings=(*images.warnings, *warnings))
+        stack.pop_all()  # the images keep their cache open
+    cached = CachedImages(cache, rows, n_views)
+    return Extra(cached=cached, targets=targets, warnings=(*images.warnings, *warnings))
 
 
 def _labelled(settings: FitSettings, cache: FeatureCache) -> tuple[LabelledImages, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,8 +13,46 @@ from heads.arrays import Float, Indices
 CHUNK_ROWS = 8192
 
 
-class FeatureRows:
-    """Features of images in memory, ``sign(x) |x|^power`` of them.
+class RowSource(abc.ABC):
+    """Features of images, a row a view, ``sign(x) |x|^power`` of them, wherever they lie.
+
+    Attributes
+    ----------
+    n_images, n_views, n_columns : int
+    dtype : torch.dtype
+    device : torch.device
+        Where chunks are given out.
+    """
+
+    n_images: int
+    n_views: int
+    n_columns: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @abc.abstractmethod
+    def chunks(
+        self, images: Indices | None = None, n_views: int | None = None
+    ) -> Iterator[tuple[Indices, torch.Tensor]]:
+        """Go through the rows of some images.
+
+        Parameters
+        ----------
+        images : int64 array, optional
+            Which images, in the order wanted; all unless given.
+        n_views : int, optional
+            How many views of each, from view 0 on; all unless given.
+
+        Yields
+        ------
+        images : int64 array, shape (n,)
+        rows : float tensor, shape (n * n_views, n_columns)
+            The views of an image stand next to each other. To be used before the next are asked for, and not changed.
+        """
+
+
+class FeatureRows(RowSource):
+    """Features of images in memory.
 
     Parameters
     ----------
@@ -23,11 +62,6 @@ class FeatureRows:
         See :func:`draw_in`.
     device : torch.device or str
         Where chunks are given out.
-
-    Attributes
-    ----------
-    n_images, n_views, n_columns : int
-    dtype : torch.dtype
     """
 
     def __init__(self, X: Float, power: float, device: torch.device | str = "cpu") -> None:
@@ -40,21 +74,7 @@ class FeatureRows:
     def chunks(
         self, images: Indices | None = None, n_views: int | None = None
     ) -> Iterator[tuple[Indices, torch.Tensor]]:
-        """Go through the rows of some images.
-
-        Parameters
-        ----------
-        images : int64 array, optional
-            Which images, ascending; all unless given.
-        n_views : int, optional
-            How many views of each, from view 0 on; all unless given.
-
-        Yields
-        ------
-        images : int64 array, shape (n,)
-        rows : float tensor, shape (n * n_views, n_columns)
-            The views of an image stand next to each other.
-        """
+        """Go through the rows of some images; see :meth:`RowSource.chunks`."""
         n_views = n_views or self.n_views
         count = self.n_images if images is None else len(images)
         n_images = max(1, CHUNK_ROWS // n_views)
@@ -68,7 +88,7 @@ class FeatureRows:
             yield here, taken.reshape(-1, self.n_columns)
 
 
-def draw_in(X: torch.Tensor, power: float) -> torch.Tensor:
+def draw_in(X: torch.Tensor, power: float, out: torch.Tensor | None = None) -> torch.Tensor:
     """Raise the size of each feature to a power and keep its sign.
 
     Parameters
@@ -76,6 +96,8 @@ def draw_in(X: torch.Tensor, power: float) -> torch.Tensor:
     X : float tensor
     power : float
         Above 0; 1 returns X itself.
+    out : float tensor, shape and type of X, optional
+        Filled and returned, unless the power is 1.
 
     Returns
     -------
@@ -88,6 +110,6 @@ def draw_in(X: torch.Tensor, power: float) -> torch.Tensor:
     """
     if power == 1:
         return X
-    size = X.abs()
+    size = torch.abs(X, out=out)
     size = size.sqrt_() if power == 0.5 else size.pow_(power)
     return size.copysign_(X)

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from features_cache.errors import OptionError, did_you_mean
+from features_cache.hardware import choose_device
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
-from heads.arrays import Float32
+from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
 from heads.extra import read_extra
-from heads.feature_rows import FeatureRows
+from heads.features import CachedImages, Features, LoadedFeatures, StoredFeatures
 from heads.folds import Fold, check_folds, make_folds
 from heads.labelled import LabelledImages, join_labels
 from heads.labels import labels_from_folders, read_labels, separator_of
+from heads.memory import Memory, Work, plan_memory
+from heads.nesting import count_of_cells, count_of_sets
 from heads.problem import TrainingData
 from heads.resample import copies
+from heads.run_folder import RUNS
 from heads.settings import FitSettings
+from heads.spaces import LogUniform
 from heads.targets import Targets
+
+_DEVICES = ("cuda", "cpu")  # sums are float64, which mps has not
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,21 +44,25 @@ class Gathered:
         blake2b-128 of each one's bytes, in hexadecimal digits.
     targets : Targets
         Of the images, then of further ones that train in every fold.
-    X : float32 array, shape (len(targets), n_views, n_columns)
+    features : Features
+        Of as many images.
     blocks : tuple of Block
         Its columns.
     folds : tuple of Fold
     n_averaged : int
         How many views a prediction is averaged over.
+    memory : Memory or None
+        The limit that the features do not fit; None where they are in memory.
     """
 
     images: LabelledImages
     content: list[str]
     targets: Targets
-    X: Float32
+    features: Features
     blocks: tuple[Block, ...]
     folds: tuple[Fold, ...]
     n_averaged: int
+    memory: Memory | None
 
 
 def gather(settings: FitSettings) -> Gathered:
@@ -62,30 +75,80 @@ def gather(settings: FitSettings) -> Gathered:
     TableError, LabelError
         If the labels cannot be read or learned from.
     OptionError
-        If an option makes no sense for them.
+        If an option makes no sense for them, or the memory limit is too small.
+    DiskFull
+        If what the memory limit keeps on the disk has no room there.
     """
-    with FeatureCache(settings.features) as cache:
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(FeatureCache(settings.features))
         images = _labelled(settings, cache)
         folds = drawn_folds(settings, images)
         blocks = _chosen_blocks(cache.blocks, settings.blocks)
-        views = slice(0, 1) if settings.views == "0" else None
-        cache.require_sound(images.rows)
+        n_views = 1 if settings.views == "0" else cache.n_views
         content = cache.content_of(images.rows)
-        X = cache.load(rows=images.rows, views=views, blocks=[block.name for block in blocks])
-    targets = images.targets
+        stack.pop_all()  # the images keep their cache open
+    targets, parts = images.targets, [CachedImages(cache, images.rows, n_views)]
     if settings.extra is not None:
-        extra = read_extra(settings, images, content, blocks, X.shape[1])
-        targets, X = targets.join(extra.targets), np.concatenate([X, extra.X])
+        extra = read_extra(settings, images, content, blocks, n_views)
+        targets, parts = targets.join(extra.targets), [*parts, extra.cached]
         images = dataclasses.replace(images, warnings=(*images.warnings, *extra.warnings))
+    n_averaged, n_new = _compare(settings, n_views)
+    work = _work(settings, targets, blocks, n_views=n_views, n_averaged=n_averaged, n_new=n_new)
+    memory = plan_memory(settings.memory_limit, work, RUNS if settings.out is None else settings.out.parent)
+    for part in parts:
+        part.require_sound()
     return Gathered(
         images=images,
         content=content,
         targets=targets,
-        X=X,
+        features=_load(parts, blocks) if memory is None else StoredFeatures(parts, blocks, memory),
         blocks=blocks,
         folds=folds,
-        n_averaged=_views_averaged(settings, X.shape[1]),
+        n_averaged=n_averaged,
+        memory=memory,
     )
+
+
+def _load(parts: Sequence[CachedImages], blocks: tuple[Block, ...]) -> LoadedFeatures:
+    names = [block.name for block in blocks]
+    arrays = [part.load(names) for part in parts]
+    for part in parts:
+        part.close()
+    return LoadedFeatures(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], blocks)
+
+
+def _work(
+    settings: FitSettings, targets: Targets, blocks: Sequence[Block], *, n_views: int, n_averaged: int, n_new: int
+) -> Work:
+    n_cells = count_of_cells(settings.folds, extra=settings.extra is not None)
+    n_scores = n_probabilities = 0
+    kinds = list(settings.kinds.values())
+    for kind in kinds:
+        n_judged = 1 + min(2 * kind.n_neighbours, max(settings.folds, n_cells) - 1)
+        n_scores += n_judged * len((*kind.watched, *kind.grid)) * kind.head.n_members
+        n_probabilities += 1 + n_judged
+    return Work(
+        n_images=len(targets),
+        n_views=n_views,
+        n_columns=sum(block.columns for block in blocks),
+        n_classes=targets.n_classes,
+        n_cells=n_cells,
+        n_sets=max(count_of_sets(settings.folds, kind.n_neighbours) for kind in kinds),
+        n_scores=-(-n_scores * n_averaged // n_views) * settings.repeats,
+        n_probabilities=n_probabilities * settings.repeats,
+        n_new=n_new,
+        n_units=max(_n_units(kind, settings.search) for kind in kinds),
+        keeps_images=any(kind.head.keeps_images for kind in kinds),
+        n_copies=4 if settings.ablate else 2,
+    )
+
+
+def _n_units(kind: HeadKind, n_settings: int) -> int:
+    """Return how many units see the columns, at most, in networks that may be fitted."""
+    width, space = kind.build(0).get_params().get("width", 0), kind.space.get("width")
+    if n_settings and isinstance(space, LogUniform):
+        width = max(width, space.high)
+    return kind.head.n_members * int(width)
 
 
 def drawn_folds(settings: FitSettings, images: LabelledImages) -> tuple[Fold, ...]:
@@ -119,7 +182,7 @@ def training_data(settings: FitSettings, gathered: Gathered, power: float) -> Tr
             seed=settings.seed,
         ).astype(np.float64)
     return TrainingData(
-        rows=FeatureRows(gathered.X, power),
+        rows=gathered.features.rows(power, torch.device(choose_device(settings.device, _DEVICES))),
         targets=targets,
         # A copy of a row is a row of twice the weight: no loss tells them apart.
         weights=sample_weights(targets, settings.class_weighting) * n_copies,
@@ -127,6 +190,7 @@ def training_data(settings: FitSettings, gathered: Gathered, power: float) -> Tr
         positive_weights=positive_weights(targets, settings.class_weighting),
         groups=gathered.images.groups,
         n_scored=gathered.images.n_images,
+        memory=gathered.memory,
     )
 
 
@@ -165,9 +229,12 @@ def _chosen_blocks(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block
     return tuple(block for block in blocks if not names or block.name in names)
 
 
-def _views_averaged(settings: FitSettings, n_views: int) -> int:
-    """As many views as `submit` will find in the test cache, so that the headline speaks of what it will do."""
-    if settings.views == "0" or settings.test_features is None:
-        return n_views
+def _compare(settings: FitSettings, n_views: int) -> tuple[int, int]:
+    """Return how many views are averaged, and how many test images there are.
+
+    As many views as `submit` will find in the test cache, so that the headline speaks of what it will do.
+    """
+    if settings.test_features is None:
+        return n_views, 0
     with FeatureCache(settings.test_features) as test:
-        return min(n_views, test.n_views)
+        return min(n_views, test.n_views), test.n_images

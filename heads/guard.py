@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from features_cache.errors import RecipeMismatch
 from features_cache.reader import FeatureCache
-from features_cache.recipe import Block
-from heads.arrays import Float32
+from heads.arrays import ImageArray
 from heads.clusters import clusters, groups_with_clusters
+from heads.copy_space import MOST_FITTED
+from heads.features import CachedImages, FirstView
 from heads.fitted import check_blocks
 from heads.gather import Gathered, drawn_folds
 from heads.leaks import across_folds, leak_warnings, leaks_table
@@ -29,18 +30,18 @@ class NewImages:
     ----------
     ids : tuple of str
         Of those that are not quarantined.
-    X : float32 array, shape (n_images, n_views, n_columns), or None
-        None without a test cache, or where it holds other features.
+    X : ImageArray or None
+        Shape (n_images, n_views, n_columns); None without a test cache, or where it holds other features.
     warnings : tuple of str
     """
 
     ids: tuple[str, ...]
-    X: Float32 | None
+    X: ImageArray | None
     warnings: tuple[str, ...]
 
 
-def read_new_images(settings: FitSettings, blocks: Sequence[Block], n_views: int) -> NewImages:
-    """Read the test images' features, no more views than training images have.
+def read_new_images(settings: FitSettings, gathered: Gathered) -> NewImages:
+    """Read the test images' features, no more views than training images have; where these stay on the disk, so do they.
 
     Raises
     ------
@@ -49,16 +50,19 @@ def read_new_images(settings: FitSettings, blocks: Sequence[Block], n_views: int
     """
     if settings.test_features is None:
         return NewImages(ids=(), X=None, warnings=())
-    with FeatureCache(settings.test_features) as cache:
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(FeatureCache(settings.test_features))
         try:
-            names = check_blocks(str(settings.test_features), blocks, cache.blocks)
+            names = check_blocks(str(settings.test_features), gathered.blocks, cache.blocks)
         except RecipeMismatch as error:
             text = f"training and test images were not compared, and `cli submit` would refuse: {error}"
             return NewImages(ids=(), X=None, warnings=(text,))
         rows = np.flatnonzero(cache.good)
         cache.require_sound(rows)
-        X = cache.load(rows=rows, views=slice(0, min(n_views, cache.n_views)), blocks=names)
-        return NewImages(ids=tuple(cache.ids[row] for row in rows.tolist()), X=X, warnings=())
+        ids = tuple(cache.ids[row] for row in rows.tolist())
+        stack.pop_all()  # the images keep their cache open
+    images = CachedImages(cache, rows, min(gathered.features.n_views, cache.n_views))
+    return NewImages(ids=ids, X=images.load(names) if gathered.memory is None else images.array(names), warnings=())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,10 +108,11 @@ def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]
         If near-duplicates leave too few groups for the folds.
     """
     images = gathered.images
-    X = gathered.X[: images.n_images]
-    new = read_new_images(settings, gathered.blocks, X.shape[1])
+    X = gathered.features.scored(images.n_images)
+    new = read_new_images(settings, gathered)
     _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
-    found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X)
+    most_fitted = MOST_FITTED if gathered.memory is None else gathered.memory.compared_images
+    found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X, most_fitted=most_fitted)
     if settings.group_near_duplicates:
         gathered = _regrouped(settings, gathered, found)
         images = gathered.images
@@ -115,7 +120,11 @@ def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]
     for fold in gathered.folds:
         if fold.repeat == 0:
             number[fold.held_out] = fold.number
-    shift = None if new.X is None else train_test_shift(X[:, 0], new.X[:, 0], images.groups, seed=settings.seed)
+    shift = None
+    if new.X is not None:
+        shift = train_test_shift(
+            FirstView(X), FirstView(new.X), images.groups, seed=settings.seed, memory=gathered.memory
+        )
     warnings = leak_warnings(found, images.ids, new.ids, number, is_grouped=settings.group_near_duplicates)
     table = leaks_table(found, images.ids, new.ids, number)
     return gathered, Guard(

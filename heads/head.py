@@ -36,6 +36,10 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     ----------
     chosen : str
         The parameter that is chosen by inner folds, beside the temperature.
+    n_members : int
+        How many outputs are averaged.
+    keeps_images : bool
+        Whether what is learned holds a row for each training image.
     power : float
         Features x are used as ``sign(x) |x|^power`` (Perronnin et al., 2010).
     temperature : float
@@ -47,6 +51,8 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     """
 
     chosen: ClassVar[str]
+    n_members: ClassVar[int] = 1
+    keeps_images: ClassVar[bool] = False
     power: float
     temperature: float
     classes_: NDArray[Any]

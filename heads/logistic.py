@@ -72,10 +72,18 @@ class LogisticHead(LinearHead):
     def fit_sets(
         self, problem: Problem, sets: Sequence[TrainingSet], candidates: Sequence[float]
     ) -> Iterator[list[Fit]]:
-        """Fit all sets side by side, C by C, each search beginning where the last one ended.
+        """Fit sets side by side, as many as memory is for, C by C, each search beginning where the last one ended.
 
-        See :meth:`heads.head.Head.fit_sets`; yields the fits of all sets for one C.
+        See :meth:`heads.head.Head.fit_sets`; yields the fits of these sets for one C.
         """
+        most = len(sets) if problem.memory is None else problem.memory.sets_together(len(sets))
+        for first in range(0, len(sets), most):
+            for fits in self._fit_together(problem, sets[first : first + most], candidates):
+                yield [fit._replace(place=first + fit.place) for fit in fits]
+
+    def _fit_together(
+        self, problem: Problem, sets: Sequence[TrainingSet], candidates: Sequence[float]
+    ) -> Iterator[list[Fit]]:
         # One set of coordinates serves the whole path: good for its middle, good enough for its ends.
         middle = float(np.exp(np.mean(np.log([min(candidates), max(candidates)]))))
         coordinates = [_Coordinates(problem, cells, middle, self.shrinkage) for cells in sets]

@@ -60,6 +60,7 @@ class MLPHead(Head):
     """
 
     chosen = "epochs"
+    n_members = N_NETWORKS
 
     def __init__(
         self,

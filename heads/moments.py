@@ -6,14 +6,14 @@ Sums over disjoint sets of images add up, so one pass over the rows serves every
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from heads.arrays import Float64, Indices
 from heads.dense import gram
-from heads.feature_rows import FeatureRows
+from heads.feature_rows import RowSource
 from heads.targets import Targets
 
 _LOOKED_AT = 1001
@@ -106,12 +106,12 @@ class Moments:
         return covariance.mul_(inverse_scale).mul_(inverse_scale[:, None])
 
 
-def moments_of_cells(rows: FeatureRows, targets: Targets, weights: Float64, cells: Indices) -> list[Moments]:
+def moments_of_cells(rows: RowSource, targets: Targets, weights: Float64, cells: Indices) -> list[Moments]:
     """Add up the rows of each cell, in one pass.
 
     Parameters
     ----------
-    rows : FeatureRows
+    rows : RowSource
     targets : Targets
     weights : float64 array, shape (n_images,)
         Of each of an image's rows.
@@ -122,40 +122,60 @@ def moments_of_cells(rows: FeatureRows, targets: Targets, weights: Float64, cell
     -------
     list of Moments, length n_cells
     """
-    n_columns, device, n_members = rows.n_columns, rows.device, targets.n_classes + 1
-    wide = torch.float64
     reference: torch.Tensor | None = None
-    sums = [
-        Moments(
-            reference=torch.empty(0),
-            together=torch.zeros((n_members, n_members), dtype=wide, device=device),
-            total=torch.zeros((n_columns, n_members), dtype=wide, device=device),
-            products=torch.zeros((n_columns, n_columns), dtype=wide, device=device),
-            precision=torch.finfo(rows.dtype).eps,
-        )
-        for _ in range(1 + int(cells.max()))
-    ]
+    sums = [_nothing(rows, targets) for _ in range(1 + int(cells.max()))]
     for images, chunk in rows.chunks():
         if reference is None:
-            # A median: a few rows that are far off, in whatever set, shall not cost the others their last digits.
-            reference = chunk[:_LOOKED_AT].median(dim=0).values
+            reference = _middle(chunk)
         for cell in np.unique(cells[images]).tolist():
             here = np.flatnonzero(cells[images] == cell)
             part = _rows_of(chunk, here, rows.n_views) - reference
-            weight = torch.from_numpy(weights[images[here]]).to(device)
-            member = torch.from_numpy(targets.take(images[here]).members).to(device)
-            member = torch.cat([member, member.new_ones((len(here), 1))], dim=1).to(wide)
-            into = sums[cell]
-            into.together.add_(rows.n_views * (member.T @ (weight[:, None] * member)))
-            # Products of a chunk are float32 where the rows are; their sums are float64.
-            weighted = (weight[:, None] * member).to(rows.dtype).repeat_interleave(rows.n_views, dim=0)
-            into.total.add_(part.T @ weighted)
-            part *= weight.sqrt().to(rows.dtype).repeat_interleave(rows.n_views)[:, None]
-            into.products.add_(gram(part))
+            _add(sums[cell], part, targets.take(images[here]), weights[images[here]])
     if reference is None:
         msg = "there are no rows"
         raise ValueError(msg)
-    return [dataclasses.replace(each, reference=reference.to(wide)) for each in sums]
+    return [dataclasses.replace(each, reference=reference.to(torch.float64)) for each in sums]
+
+
+def moments_cell_by_cell(rows: RowSource, targets: Targets, weights: Float64, cells: Indices) -> Iterator[Moments]:
+    """Add up the rows of each cell, one after the other, so that one alone is in memory; see :func:`moments_of_cells`."""
+    _, chunk = next(rows.chunks())
+    reference = _middle(chunk)
+    for cell in range(1 + int(cells.max())):
+        into = _nothing(rows, targets)
+        for images, chunk in rows.chunks(np.flatnonzero(cells == cell)):
+            _add(into, chunk - reference, targets.take(images), weights[images])
+        yield dataclasses.replace(into, reference=reference.to(torch.float64))
+
+
+def _middle(chunk: torch.Tensor) -> torch.Tensor:
+    """Return a median: a few rows that are far off, in whatever set, shall not cost the others their last digits."""
+    return chunk[:_LOOKED_AT].median(dim=0).values
+
+
+def _nothing(rows: RowSource, targets: Targets) -> Moments:
+    n_columns, n_members = rows.n_columns, targets.n_classes + 1
+    return Moments(
+        reference=torch.empty(0),
+        together=torch.zeros((n_members, n_members), dtype=torch.float64, device=rows.device),
+        total=torch.zeros((n_columns, n_members), dtype=torch.float64, device=rows.device),
+        products=torch.zeros((n_columns, n_columns), dtype=torch.float64, device=rows.device),
+        precision=torch.finfo(rows.dtype).eps,
+    )
+
+
+def _add(into: Moments, part: torch.Tensor, targets: Targets, weights: Float64) -> None:
+    """Add the rows of some images, the reference taken out; they are overwritten."""
+    n_views = len(part) // len(targets)
+    weight = torch.from_numpy(weights).to(part.device)
+    member = torch.from_numpy(targets.members).to(part.device)
+    member = torch.cat([member, member.new_ones((len(targets), 1))], dim=1).to(torch.float64)
+    into.together.add_(n_views * (member.T @ (weight[:, None] * member)))
+    # Products of a chunk are float32 where the rows are; their sums are float64.
+    weighted = (weight[:, None] * member).to(part.dtype).repeat_interleave(n_views, dim=0)
+    into.total.add_(part.T @ weighted)
+    part *= weight.sqrt().to(part.dtype).repeat_interleave(n_views)[:, None]
+    into.products.add_(gram(part))
 
 
 def _rows_of(chunk: torch.Tensor, images: Indices, n_views: int) -> torch.Tensor:

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 
 from heads.alike_pairs import AlikePairs, alike_pairs
-from heads.arrays import Float32, Indices
-from heads.copy_space import CopySpace
+from heads.arrays import ImageArray, Indices
+from heads.copy_space import MOST_FITTED, CopySpace
 from heads.copy_threshold import FIXED_THRESHOLD, Threshold, calibrated
 
 MOST_PAIRS = 1_000_000
@@ -52,7 +52,12 @@ class NearDuplicates:
 
 
 def find_near_duplicates(
-    X: Float32, labels: Indices, others: Float32 | None = None, *, most: int = MOST_PAIRS
+    X: ImageArray,
+    labels: Indices,
+    others: ImageArray | None = None,
+    *,
+    most: int = MOST_PAIRS,
+    most_fitted: int = MOST_FITTED,
 ) -> NearDuplicates:
     """Find pairs of images whose features are as alike as those of copies of one image.
 
@@ -80,6 +85,8 @@ def find_near_duplicates(
         Raw features of the test images. Views beyond those of X are not used.
     most : int
         How many pairs to keep, of each kind.
+    most_fitted : int
+        How many images the space is learned from.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def find_near_duplicates(
         theirs = None if others is None else others.shape
         msg = f"features of shape {X.shape}, {len(labels)} labels, others of shape {theirs}; expected a label an image and equal columns"
         raise ValueError(msg)
-    space = CopySpace.fit(X) if n_images > 1 else None
+    space = CopySpace.fit(X, most_fitted) if n_images > 1 else None
     n_other_views = 0 if others is None else min(n_views, others.shape[1])
     if space is None:
         return _nothing(X, 0 if others is None else len(others), n_other_views)
@@ -124,7 +131,7 @@ def find_near_duplicates(
 _EMPTY = AlikePairs(places=np.zeros((0, 2), np.int64), cosines=np.zeros(0), truncated=False)
 
 
-def _nothing(X: Float32, n_others: int, n_other_views: int) -> NearDuplicates:
+def _nothing(X: ImageArray, n_others: int, n_other_views: int) -> NearDuplicates:
     none = Threshold(value=FIXED_THRESHOLD, is_fixed=True, within={}, found_share=None)
     return NearDuplicates(
         n_images=len(X),

@@ -56,6 +56,7 @@ class NeighboursHead(Head):
     """
 
     chosen = "k"
+    keeps_images = True
 
     def __init__(
         self,

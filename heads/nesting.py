@@ -137,6 +137,24 @@ def nest(
     return Nesting(cells=cells, folds=tuple(nested))
 
 
+def count_of_cells(n_folds: int, *, extra: bool) -> int:
+    """Return how many cells a repeat of folds has, at most."""
+    return (n_folds * _PIECES_OF_A_HALF if n_folds == 2 else n_folds) + extra
+
+
+def count_of_sets(n_folds: int, n_neighbours: int) -> int:
+    """Return how many training sets a repeat of folds has, at most.
+
+    Examples
+    --------
+    >>> count_of_sets(5, 2), count_of_sets(5, 1), count_of_sets(2, 2), count_of_sets(6, 9)
+    (15, 10, 8, 21)
+    """
+    if n_folds == 2:
+        return 2 + 2 * _PIECES_OF_A_HALF
+    return n_folds + min(n_folds * n_neighbours, n_folds * (n_folds - 1) // 2)
+
+
 def _pieces(fold: Fold, targets: Targets, groups: Indices | None, seed: int) -> list[Indices]:
     """Divide one of two folds: the other one's choices need something to learn from and something to judge."""
     here = fold.held_out

@@ -186,8 +186,8 @@ class _Gathered:
         self._outer.extend(outer)
 
     def _said(self, given: Evidence, choice: Choice, shift: Float64, n_views: int | None = None) -> Float64:
-        scores = given.scores(choice.settings[self._chosen])[:, :, :n_views]
-        return image_probabilities(scores, choice.settings["temperature"], shift, many=self._data.targets.is_many)
+        scores, many = given.scores(choice.settings[self._chosen]), self._data.targets.is_many
+        return image_probabilities(scores, choice.settings["temperature"], shift, many=many, n_views=n_views)
 
     def concluded(self, kind: HeadKind, seed: int) -> OutOfFold:
         """Choose for the final fit: by heads of all folds, each judged by the images that it never saw."""

@@ -9,8 +9,10 @@ from collections.abc import Collection
 import numpy as np
 
 from heads.arrays import Float64, Indices
-from heads.feature_rows import FeatureRows
-from heads.moments import Moments, moments_of_cells
+from heads.feature_rows import RowSource
+from heads.memory import Memory
+from heads.moments import Moments, moments_cell_by_cell, moments_of_cells
+from heads.stored_moments import StoredMoments
 from heads.targets import Targets
 
 TrainingSet = frozenset[int]
@@ -22,7 +24,7 @@ class TrainingData:
 
     Parameters
     ----------
-    rows : FeatureRows
+    rows : RowSource
     targets : Targets
     weights : float64 array, shape (n_images,)
         Of each image in the loss: class weights times counts. Not negative.
@@ -34,15 +36,18 @@ class TrainingData:
     groups : int64 array, shape (n_scored,), optional
     n_scored : int, optional
         The first so many images are held out in turn, and scored; all unless given. The others train in every fold.
+    memory : Memory, optional
+        The limit to keep; none unless given.
     """
 
-    rows: FeatureRows
+    rows: RowSource
     targets: Targets
     weights: Float64
     counts: Float64 = dataclasses.field(default_factory=lambda: np.empty(0))
     positive_weights: Float64 = dataclasses.field(default_factory=lambda: np.empty(0))
     groups: Indices | None = None
     n_scored: int = -1
+    memory: Memory | None = None
     _last: Problem | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +86,7 @@ class Problem:
         self.weights = data.weights
         self.counts = data.counts
         self.positive_weights = data.positive_weights
+        self.memory = data.memory
         self.cells = cells
 
     @property
@@ -107,16 +113,24 @@ class Problem:
         return np.flatnonzero(self.targets.take(self.learned_from(cells)).counts)
 
     @functools.cached_property
-    def _weighted(self) -> list[Moments]:
-        return moments_of_cells(self.rows, self.targets, self.weights, self.cells)
+    def _weighted(self) -> list[Moments] | StoredMoments:
+        return self._sums(self.weights)
 
     @functools.cached_property
-    def _counted(self) -> list[Moments]:
+    def _counted(self) -> list[Moments] | StoredMoments:
         if np.array_equal(self.counts, self.weights):
             return self._weighted
-        return moments_of_cells(self.rows, self.targets, self.counts, self.cells)
+        return self._sums(self.counts)
+
+    def _sums(self, weights: Float64) -> list[Moments] | StoredMoments:
+        if self.memory is None:
+            return moments_of_cells(self.rows, self.targets, weights, self.cells)
+        parts = moments_cell_by_cell(self.rows, self.targets, weights, self.cells)
+        return StoredMoments(parts, self.memory.folder)
 
     def moments_of(self, cells: Collection[int], *, weighted: bool = False) -> Moments:
         """Return the sums over the rows of some cells, by their counts or by their weights; each pass is made once."""
         parts = self._weighted if weighted else self._counted
+        if isinstance(parts, StoredMoments):
+            return parts.total_of(cells)
         return Moments.total_of([parts[cell] for cell in sorted(cells)])

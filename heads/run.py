@@ -126,7 +126,7 @@ def _metrics(gathered: Gathered, scores: Mapping[str, Any]) -> dict[str, Any]:
         "class_counts": images.class_counts.tolist(),
         "n_images": images.n_images,
         "n_groups": len(images.group_names) or None,
-        "n_views_trained": gathered.X.shape[1],
+        "n_views_trained": gathered.features.n_views,
         "n_views_averaged": gathered.n_averaged,
         "heads": dict(scores),
     }
@@ -179,6 +179,8 @@ def _description(
             **{name: version(name) for name in ("torch", "numpy", "scikit-learn", "scipy", "pandas", "safetensors")},
         },
         "n_threads": torch.get_num_threads(),
+        "device": data.rows.device.type,
+        "memory": None if gathered.memory is None else gathered.memory.to_json(),
     }
 
 

@@ -81,6 +81,10 @@ class FitSettings:
         Of the folds, the networks and the bootstrap.
     out : Path, optional
         The run folder; the next free ``runs/001``, ``runs/002``, ... otherwise.
+    device : {"cpu", "cuda", "auto"}
+        Where heads are fitted.
+    memory_limit : int, optional
+        Bytes that the process may take, the interpreter included; features that do not fit stay on the disk.
     test_features : Path, optional
         The cache of the test images: the headline averages over as many views as it holds, and near-duplicates are looked for
         between them and the training images.
@@ -122,6 +126,8 @@ class FitSettings:
     search: int = 0
     seed: int = 0
     out: Path | None = None
+    device: str = "cpu"
+    memory_limit: int | None = None
     test_features: Path | None = None
     ignore_unlabelled: bool = False
     drop_missing: bool = False
@@ -140,6 +146,7 @@ class FitSettings:
             ("resample", self.resample, ("none", "over", "under", "both")),
             ("prior", self.prior or "train", ("balanced", "train")),
             ("ensemble", self.ensemble, ("average", "greedy")),
+            ("device", self.device, ("cpu", "cuda", "auto")),
         ):
             if value not in allowed:
                 msg = f"--{name} {value!r}; expected {' or '.join(allowed)}"

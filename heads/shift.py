@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 
 from features_cache.errors import OptionError
-from heads.arrays import Float32, Float64, Indices
+from heads.arrays import Float32, Float64, ImageArray, Indices
 from heads.bootstrap import interval, resampled_weights
 from heads.class_weights import balanced_class_weights
 from heads.cross_fit import cross_fit
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
+from heads.memory import Memory
 from heads.problem import TrainingData
 from heads.ridge import RidgeHead
 from heads.targets import OneLabel
@@ -52,7 +53,13 @@ class Shift:
 
 
 def train_test_shift(
-    train: Float32, test: Float32, groups: Indices | None = None, *, seed: int = 0, most: int = _MOST_IMAGES
+    train: ImageArray,
+    test: ImageArray,
+    groups: Indices | None = None,
+    *,
+    seed: int = 0,
+    most: int = _MOST_IMAGES,
+    memory: Memory | None = None,
 ) -> Shift | str:
     """Measure how far test images differ from training images (a classifier two-sample test, Lopez-Paz and Oquab, 2017).
 
@@ -73,6 +80,8 @@ def train_test_shift(
         Of the images drawn, the folds and the bootstrap.
     most : int
         How many images of each are used at most, so that it costs seconds.
+    memory : Memory, optional
+        The limit to keep; none unless given.
 
     Returns
     -------
@@ -90,7 +99,7 @@ def train_test_shift(
         known = np.unique(groups[kept_train], return_inverse=True)[1].astype(np.int64)
         units = np.concatenate([known, 1 + known.max() + np.arange(len(kept_test))])
     X = np.concatenate([train[kept_train], test[kept_test]])
-    scores = _held_out_scores(X, is_test, units, seed)
+    scores = _held_out_scores(X, is_test, units, seed, memory)
     if isinstance(scores, str):
         return scores
     auc = float(weighted_auc(scores, is_test, np.ones((1, len(scores)), np.int64))[0])
@@ -110,7 +119,9 @@ def train_test_shift(
     )
 
 
-def _held_out_scores(X: Float32, is_test: Indices, units: Indices | None, seed: int) -> Float64 | str:
+def _held_out_scores(
+    X: Float32, is_test: Indices, units: Indices | None, seed: int, memory: Memory | None
+) -> Float64 | str:
     n_groups = len(X) if units is None else len(np.unique(units[is_test == 0]))
     too_few = f"{_NOT_MEASURED}: {n_groups} groups of training images cannot be divided into folds"
     if n_groups < 2:
@@ -130,6 +141,7 @@ def _held_out_scores(X: Float32, is_test: Indices, units: Indices | None, seed: 
         rows=FeatureRows(X[:, None], head.power),
         targets=targets,
         weights=balanced_class_weights(targets)[is_test],
+        memory=memory,
     )
     problem = data.problem(cells)
     asked = {problem.whole - {fold.number}: (fold.number,) for fold in folds}

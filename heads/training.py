@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
+from heads.batches import Batches, StreamedBatches
 from heads.problem import Problem, TrainingSet
 from heads.targets import row_losses
 from heads.whiten import Whitening
@@ -92,6 +93,7 @@ def train_sets(plan: Plan, problem: Problem, sets: Sequence[TrainingSet], epochs
             training.run_epoch()
             if epoch in epochs:
                 yield Shown(place, epoch, training)
+        training.end()
 
 
 class Training:
@@ -119,24 +121,30 @@ class Training:
         images = problem.learned_from(cells)
         self._whitening = Whitening.fit(problem.moments_of(cells), plan.shrinkage, rows.dtype)
         self._narrow = _narrow_type(rows.device)
-        self._X = torch.cat([self._whitening.apply(chunk, self._narrow) for _, chunk in rows.chunks(images)])
+        self._batches: Batches | None = (
+            Batches(rows, images, self._whitening, self._narrow)
+            if problem.memory is None
+            else StreamedBatches(rows, images, self._whitening, self._narrow, problem.memory)
+        )
         self._is_many = problem.targets.is_many
         true = problem.targets.take(images).encoded(self.classes)
-        self._true = true.to(rows.device).repeat_interleave(rows.n_views, dim=0)
+        self._true = true.to(rows.device)
         self._positive = torch.from_numpy(problem.positive_weights[self.classes]).float().to(rows.device)
         # Weights of mean 1 keep the step length, whatever scale they come in.
-        weights = problem.weights[images].repeat(rows.n_views)
-        self._weights = torch.from_numpy(weights / weights.mean()).float().to(rows.device)
-        few = max(_LEAST_BATCH_ROWS, len(self._X) // _LEAST_STEPS)
+        weights = problem.weights[images]
+        mean = weights.repeat(rows.n_views).mean()
+        self._weights = torch.from_numpy(weights / mean).float().to(rows.device)
+        self._n_rows = len(images) * rows.n_views
+        few = max(_LEAST_BATCH_ROWS, self._n_rows // _LEAST_STEPS)
         self._batch_rows = min(plan.batch_rows, few)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(plan.seed)
+            torch.default_generator.manual_seed(plan.seed)  # and no GPU's, whose state would not come back
             self._networks = plan.build(rows.n_columns, len(self.classes)).to(rows.device)
             self._random_state = torch.get_rng_state()
         self._optimiser = torch.optim.AdamW(
             self._networks.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=True
         )
-        self._steps_left = (plan.schedule_epochs or 0) * -(-len(self._X) // self._batch_rows)
+        self._steps_left = (plan.schedule_epochs or 0) * self._batches.n_steps(self._batch_rows)
         if self._steps_left:
             self._schedule = torch.optim.lr_scheduler.OneCycleLR(
                 self._optimiser, plan.learning_rate, total_steps=self._steps_left + 1, pct_start=_WARM_UP
@@ -144,23 +152,30 @@ class Training:
 
     def run_epoch(self) -> None:
         """Pass once over the rows in a new order."""
+        if self._batches is None:
+            msg = "its rows are gone; expected epochs before the end"
+            raise RuntimeError(msg)
         total = 0.0
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self._random_state)
-            for batch in torch.randperm(len(self._X)).to(self._X.device).split(self._batch_rows):  # type: ignore[no-untyped-call]
-                total += self._step(batch) * len(batch)
+            for X, images in self._batches.epoch(self._batch_rows):
+                total += self._step(X, images) * len(X)
             self._random_state = torch.get_rng_state()
-        self.losses.append(total / len(self._X))
+        self.losses.append(total / self._n_rows)
 
-    def _step(self, batch: torch.Tensor) -> float:
-        """Learn from some rows; return the mean loss of a row and network."""
-        with torch.autocast(self._X.device.type, self._narrow, enabled=self._narrow != torch.float32):
-            outputs = self._networks(self._X[batch])
-        true = self._true[batch]
+    def end(self) -> None:
+        """Let go of the rows, or they would stand beside those of the next set."""
+        self._batches = None
+
+    def _step(self, X: torch.Tensor, images: torch.Tensor) -> float:
+        """Learn from some rows of some images; return the mean loss of a row and network."""
+        with torch.autocast(X.device.type, self._narrow, enabled=self._narrow != torch.float32):
+            outputs = self._networks(X)
+        true = self._true[images]
         losses = torch.stack(
             [row_losses(out.float(), true, many=self._is_many, positive_weights=self._positive) for out in outputs]
         )
-        loss = (losses * self._weights[batch]).mean(dim=1).sum()
+        loss = (losses * self._weights[images]).mean(dim=1).sum()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
