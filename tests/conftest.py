@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import cli
@@ -123,6 +122,8 @@ def quarantine(split: str = "train") -> dict[str, tuple[str, str]]:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small heads on one thread: a few rows are sooner done than two threads have met."""
+    import torch  # not above: processes whose memory is measured import this module
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
