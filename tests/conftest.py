@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +117,14 @@ def quarantine(split: str = "train") -> dict[str, tuple[str, str]]:
     """Read the list beside a cache: id to status and reason."""
     with Path(f"features/{split}.quarantine.csv").open(newline="") as file:
         return {row["id"]: (row["status"], row["reason"]) for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small heads on one thread: a few rows are sooner done than two threads have met."""
+    import torch  # not above: processes whose memory is measured import this module
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

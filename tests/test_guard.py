@@ -18,6 +18,8 @@ from heads.run_folder import read_run
 from tests.heads_data import draw_features, make_blocks, make_project, make_recipe, write_csv
 from tests.leak_data import make_leaky_data
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory):

@@ -19,6 +19,8 @@ from heads.problem import TrainingData
 from heads.targets import OneLabel
 from tests.heads_data import draw_features
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @settings(max_examples=30, deadline=None)
 @given(

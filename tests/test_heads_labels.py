@@ -12,6 +12,8 @@ from heads.labels import labels_from_folders, read_labels
 from heads.targets import OneLabel
 from tests.heads_data import write_csv
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IDS = ("007", "1e5", "7", "x")
 GOOD = np.ones(4, dtype=bool)
 

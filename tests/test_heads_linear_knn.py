@@ -17,6 +17,8 @@ from heads.targets import ManyLabels, OneLabel
 from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def images():

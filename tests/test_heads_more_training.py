@@ -24,6 +24,8 @@ from heads.run_folder import read_run
 from heads.targets import ManyLabels, OneLabel
 from tests.heads_data import CLASSES, draw_features, make_blocks, make_project, write_csv
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

@@ -16,6 +16,8 @@ from heads.settings import FitSettings as Settings
 from heads.submission import SubmitSettings, submit
 from tests.heads_data import make_project
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

@@ -21,6 +21,8 @@ from heads.training import ByteDropout
 from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def rows():

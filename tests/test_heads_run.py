@@ -24,6 +24,8 @@ from heads.run import FitSettings, fit_heads
 from heads.run_folder import list_runs, load_heads, read_run
 from tests.heads_data import draw_features, make_blocks, make_project, write_csv
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):

@@ -23,6 +23,8 @@ from heads.search import draw_settings, search_heads, with_drawn
 from heads.targets import ManyLabels, OneLabel
 from tests.heads_data import draw_features, make_project
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = {
     "mlp": dataclasses.replace(HEADS["mlp"], grid=(2,), watched=(1,), settings={"schedule_epochs": 2}),
     "linear": dataclasses.replace(HEADS["linear"], grid=(2, 4)),

@@ -25,6 +25,8 @@ from heads.run_folder import load_heads, read_run
 from heads.submission import SubmitSettings, submit, summary_lines
 from tests.heads_data import draw_features, make_blocks, make_project, write_csv
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):

@@ -29,6 +29,8 @@ from heads.targets import ManyLabels
 from heads.whiten import Whitening
 from tests.heads_data import make_blocks, write_csv
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("0", "2", "10")
 
 

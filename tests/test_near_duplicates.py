@@ -18,6 +18,8 @@ from heads.metrics import bootstrap_intervals, headline
 from heads.near_duplicates import find_near_duplicates
 from heads.ridge import RidgeHead
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def leaky():

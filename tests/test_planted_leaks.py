@@ -23,6 +23,8 @@ from heads.predictions import Inner
 from heads.problem import TrainingData
 from heads.targets import ManyLabels, OneLabel
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 N_IMAGES = 90
 
 

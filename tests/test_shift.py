@@ -13,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from heads.shift import Shift, train_test_shift, weighted_auc
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def drawn(n_images, shift=0.0, seed=0, n_columns=12):
     return (5 + shift + np.random.default_rng(seed).normal(size=(n_images, n_columns))).astype(np.float32)
