@@ -47,14 +47,12 @@ _BLOCK_IMAGES = 64
 Row = tuple[str, str, str]
 
 
-def draw_cache(path: Path, n_bytes: float) -> int:
-    """Write a cache whose ids begin with their class; return how many images it holds."""
-    n_images = int(n_bytes / (2 * VIEWS * COLUMNS))
+def draw_cache(path: Path, n_images: int) -> None:
+    """Write a cache whose ids begin with their class."""
     # In a process of its own: Linux counts the peak of the process that starts another as the other's.
     process = multiprocessing.get_context("spawn").Process(target=_draw, args=(path, n_images))
     process.start()
     process.join()
-    return n_images
 
 
 def _draw(path: Path, n_images: int) -> None:
@@ -108,7 +106,8 @@ def _figure(run: Path, head: str) -> str:
 def same(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     """Fit a small cache with and without a limit."""
     cache = folder / "small.h5"
-    n_images = draw_cache(cache, SMALL_GB * 1e9)
+    n_images = int(SMALL_GB * 1e9 / (2 * VIEWS * COLUMNS))
+    draw_cache(cache, n_images)
     peaks = {
         name: fit(cache, folder / name, options, limit) for name, limit in (("free", None), ("limited", SMALL_LIMIT))
     }
@@ -141,8 +140,10 @@ def same(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
 
 def large(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     """Fit a cache that is larger than the limit."""
-    cache = folder / "large.h5"
-    n_images = draw_cache(cache, options.gigabytes * 1e9)
+    cache = options.cache or folder / "large.h5"
+    n_images = int(options.gigabytes * 1e9 / (2 * VIEWS * COLUMNS))
+    if not cache.exists():
+        draw_cache(cache, n_images)
     yield f"{n_images:,} images x {VIEWS} views x {COLUMNS:,} columns", f"{cache.stat().st_size / 1e9:.2f} GB", ""
     peak, seconds = fit(cache, folder / "large", options, options.limit)
     share = peak * 1e6 / parse_size(options.limit)
@@ -162,6 +163,7 @@ def main() -> None:
     """Print the table, row by row as it is known."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=8.0, help="of the large cache")
+    parser.add_argument("--cache", type=Path, help="the large cache, drawn where it is not there, and kept")
     parser.add_argument("--limit", default="2GB", help="for the large cache")
     parser.add_argument("--heads", default="ridge,logistic,mlp")
     parser.add_argument("--folds", type=int, default=5)

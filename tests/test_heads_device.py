@@ -24,6 +24,8 @@ from heads.targets import ManyLabels, OneLabel
 from tests.fake_card import CARD, FakeCard, OnCard
 from tests.heads_data import draw_features, make_blocks
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 class Tight(Memory):
     """A few images at a time."""

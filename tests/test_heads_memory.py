@@ -36,6 +36,8 @@ from heads.scratch import Scratch
 from heads.targets import OneLabel
 from tests.heads_data import draw_features, make_blocks, make_project
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WORK = Work(n_images=150, n_views=4, n_columns=10, n_classes=3, n_cells=5, n_sets=15, n_scores=10, n_probabilities=10)
 BIG = Work(
     n_images=31_072, n_views=42, n_columns=3072, n_classes=9, n_cells=5, n_sets=15, n_scores=150, n_probabilities=16
