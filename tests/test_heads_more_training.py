@@ -77,7 +77,9 @@ def test_copies_are_rows_twice_in_the_data(settings, tmp_path):
     data = training_data(resampled, gathered, 1.0)
     places = np.arange(len(gathered.targets)).repeat(data.counts.astype(int))
     copied = TrainingData(
-        rows=FeatureRows(gathered.X[places], 1.0), targets=gathered.targets.take(places), weights=np.ones(len(places))
+        rows=FeatureRows(gathered.features.scored(len(gathered.targets))[places], 1.0),
+        targets=gathered.targets.take(places),
+        weights=np.ones(len(places)),
     )
     for name in ("ridge", "logistic"):
         head = HEADS[name].head(power=1.0)
@@ -122,14 +124,14 @@ def test_further_images_train_in_every_fold_and_are_never_scored(settings, tmp_p
     fold = gathered.folds[0]
     places = np.concatenate([fold.train, np.arange(60, 90)])
     alone = TrainingData(
-        rows=FeatureRows(gathered.X[places], POWER),
+        rows=FeatureRows(gathered.features.scored(len(gathered.targets))[places], POWER),
         targets=gathered.targets.take(places),
         weights=data.weights[places],
     ).problem()
     alpha = found.choices[0].settings["alpha"]
     ((fit, *_),) = HEADS["ridge"].build(0).fit_sets(alone, [alone.whole], [alpha])
     fit.head.set_params(temperature=found.choices[0].settings["temperature"])
-    X = gathered.X[fold.held_out][:, 0]
+    X = gathered.features.scored(len(gathered.targets))[fold.held_out][:, 0]
     shift = prior_shift(data, "balanced", fold.held_out)
     raw = fit.head.decision_function(X) / fit.head.temperature + shift
     expected = np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
