@@ -36,6 +36,11 @@ def choose_device(wanted: str, known: Sequence[str]) -> str:
     return wanted
 
 
+def cpu_has_avx512() -> bool:
+    """Whether the processor computes on sixteen float32 numbers at once."""
+    return bool(getattr(torch.cpu, "_is_avx512_supported", lambda: False)())
+
+
 def cpu_is_fast_in_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware (AMX or AVX512-BF16); elsewhere it only loses time."""
     asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")

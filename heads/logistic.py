@@ -97,7 +97,7 @@ class LogisticHead(LinearHead):
             points = [search.point for search in searches]
             fits = []
             for place, (each, search) in enumerate(zip(coordinates, searches, strict=True)):
-                coef, intercept = each.plain(search.point)
+                coef, intercept = each.plain(search.point, each.standard(search.point))
                 known = torch.from_numpy(each.classes).to(coef.device)
                 many = problem.targets.is_many
                 head = self._solved(C, each.classes, coef[:, known], intercept[known], many=many)
@@ -151,23 +151,26 @@ class _Coordinates:
         """Return the first point: float64, shape (n_columns + 1, n_classes); its last row is the intercepts'."""
         return torch.zeros((len(self._mean) + 1, self._n_classes), dtype=torch.float64, device=self._mean.device)
 
-    def plain(self, point: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def standard(self, point: torch.Tensor) -> torch.Tensor:
+        """Return coefficients of standardised columns, shape (n_columns, n_classes)."""
+        return product(self._inverse.T, point[:-1].to(self._inverse.dtype))
+
+    def plain(self, point: torch.Tensor, standard: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return coefficients of plain columns, and intercepts; those of absent classes are never chosen."""
-        coef = self._inverse_scale * self._standard(point)
+        coef = self._inverse_scale * standard
         intercept = (point[-1] * self._unit).to(coef.dtype) - self._mean @ coef
         return coef, intercept.masked_fill(self._absent.to(coef.device), _NEVER)
 
-    def _standard(self, point: torch.Tensor) -> torch.Tensor:
-        return product(self._inverse.T, point[:-1].to(self._inverse.dtype))
-
     def whole(
-        self, point: torch.Tensor, loss: float, gradient: torch.Tensor, total: torch.Tensor
+        self, point: torch.Tensor, standard: torch.Tensor, loss: float, gradient: torch.Tensor, total: torch.Tensor
     ) -> tuple[float, torch.Tensor]:
         """Add the penalty to the data's loss.
 
         Parameters
         ----------
         point : tensor
+        standard : tensor
+            Its coefficients of standardised columns.
         loss : float
             Sum over the rows.
         gradient : tensor, shape (n_columns, n_classes)
@@ -179,7 +182,6 @@ class _Coordinates:
         -------
         float, and float64 tensor of the point's shape
         """
-        standard = self._standard(point)
         u = point[:-1]
         penalty = self._on_u * u.square().sum() + self._on_b * standard.square().sum(dtype=torch.float64)
         by_standard = self._inverse_scale * torch.addr(gradient, self._mean, total, alpha=-1) + self._on_b * standard
@@ -200,12 +202,14 @@ def _run(problem: Problem, coordinates: Sequence[_Coordinates], searches: Sequen
     """Search for all sets at once: a pass over the rows shows each its trial point."""
     weights = torch.from_numpy(problem.weights * C)
     while active := [place for place, search in enumerate(searches) if not search.is_done]:
-        weighted = torch.stack([weights * coordinates[place].member for place in active], dim=1)
-        plain = [coordinates[place].plain(searches[place].trial) for place in active]
+        weighted = torch.stack([weights * coordinates[place].member for place in active])
+        standard = [coordinates[place].standard(searches[place].trial) for place in active]
+        plain = [coordinates[place].plain(searches[place].trial, own) for place, own in zip(active, standard, strict=True)]
         losses, gradients, totals = _pass(problem, plain, weighted)
         for slot, place in enumerate(active):
             search = searches[place]
-            search.tell(*coordinates[place].whole(search.trial, losses[slot], gradients[slot], totals[slot]))
+            data = losses[slot], gradients[slot], totals[slot]
+            search.tell(*coordinates[place].whole(search.trial, standard[slot], *data))
 
 
 def _pass(
@@ -218,7 +222,7 @@ def _pass(
     problem : Problem
     plain : sequence of (coef, intercept)
         Shapes (n_columns, n_classes) and (n_classes,).
-    weights : float64 tensor, shape (n_images, n_heads)
+    weights : float64 tensor, shape (n_heads, n_images)
 
     Returns
     -------
@@ -229,8 +233,9 @@ def _pass(
         By the intercepts.
     """
     rows, n_heads, n_classes = problem.rows, len(plain), problem.n_classes
-    coef = torch.cat([each for each, _ in plain], dim=1)
-    intercept = torch.cat([each for _, each in plain])
+    # Classes come first and rows last: sums over classes then run along memory, thirty times as fast.
+    coef = torch.stack([each.T for each, _ in plain], dim=1).reshape(n_classes * n_heads, -1)
+    intercept = torch.stack([each for _, each in plain], dim=1).reshape(-1, 1)
     weights = weights.to(rows.device)
     targets = problem.targets.encoded(np.arange(n_classes)).to(rows.device)
     positive = torch.from_numpy(problem.positive_weights).to(rows.device, rows.dtype)
@@ -239,33 +244,34 @@ def _pass(
     total = torch.zeros_like(intercept)
     for images, chunk in rows.chunks():
         here = torch.from_numpy(images).to(rows.device)
-        weight = weights[here].repeat_interleave(rows.n_views, dim=0)
+        weight = weights[:, here].repeat_interleave(rows.n_views, dim=1)
         true = targets[here].repeat_interleave(rows.n_views, dim=0)
-        logits = product(chunk, coef).add_(intercept).reshape(len(chunk), n_heads, n_classes)
+        logits = product(coef, chunk.T).add_(intercept).reshape(n_classes, n_heads, len(chunk))
         if problem.targets.is_many:
-            own, slope = _binary(logits, true.to(rows.dtype), positive)
+            own, slope = _binary(logits, true.T.to(rows.dtype), positive)
         else:
             own, slope = _multinomial(logits, true)
-        losses += (own * weight).sum(dim=0)
-        flat = slope.mul_(weight.to(slope.dtype)[:, :, None]).reshape(len(chunk), -1)
-        gradient += product(chunk.T, flat)
-        total += flat.sum(dim=0)
-    return losses.tolist(), list(gradient.split(n_classes, dim=1)), list(total.split(n_classes))  # type: ignore[no-untyped-call]
+        losses += (own * weight).sum(dim=1)
+        flat = slope.mul_(weight.to(slope.dtype)).reshape(n_classes * n_heads, -1)
+        gradient += product(flat, chunk)
+        total += flat.sum(dim=1, keepdim=True)
+    by_head = gradient.reshape(n_classes, n_heads, -1).permute(1, 2, 0)
+    return losses.tolist(), list(by_head), list(total.reshape(n_classes, n_heads).T)
 
 
 def _multinomial(logits: torch.Tensor, true: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cross-entropy, shape (n_rows, n_heads), and its slope by the logits, shape (n_rows, n_heads, n_classes)."""
-    places = true[:, None, None].expand(-1, logits.shape[1], 1)
-    slope = torch.log_softmax(logits, dim=2)
-    losses = -slope.gather(2, places)[:, :, 0]
-    slope.exp_().scatter_add_(2, places, slope.new_full((1, 1, 1), -1).expand(places.shape))
+    """Return cross-entropy, shape (n_heads, n_rows), and its slope by the logits, shape (n_classes, n_heads, n_rows)."""
+    places = true.expand(1, *logits.shape[1:])
+    slope = torch.log_softmax(logits, dim=0)
+    losses = -slope.gather(0, places)[0]
+    slope.exp_().scatter_add_(0, places, slope.new_full((1, 1, 1), -1).expand(places.shape))
     return losses, slope
 
 
 def _binary(logits: torch.Tensor, true: torch.Tensor, positive: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the same of binary cross-entropies, summed over classes, members weighing ``positive``."""
-    member = (true * positive)[:, None]
+    member = (true * positive[:, None])[:, None]
     either = member + (1 - true)[:, None]
     # softplus(-z) = softplus(z) - z: one costly function instead of two.
-    losses = torch.nn.functional.softplus(logits).mul_(either).sub_(member * logits).sum(dim=2)
+    losses = torch.nn.functional.softplus(logits).mul_(either).sub_(member * logits).sum(dim=0)
     return losses, torch.sigmoid(logits).mul_(either).sub_(member)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -12,6 +12,7 @@ from heads.linear import LinearHead
 from heads.problem import Problem, TrainingSet
 
 _MOST_STEPS = 8
+FACTORS_TOGETHER = 5
 
 
 class RidgeHead(LinearHead):
@@ -65,60 +66,81 @@ class RidgeHead(LinearHead):
             centred = moments.total[:, classes] - torch.outer(moments.offset, moments.weight[classes])
             moment = 2 * inverse_scale[:, None] * centred
             target_mean = 2 * share - 1
-            solver = _Solver(gram, moment, dtype)
+            at_once = FACTORS_TOGETHER if problem.memory is None else 1
             fits = []
-            for alpha in candidates:
-                coef = inverse_scale[:, None] * solver.solve(alpha)
-                intercept = target_mean - moments.mean @ coef
-                head = self._solved(alpha, classes, coef.to(dtype), intercept.to(dtype), many=many)
-                fits.append(Fit(place, alpha, head))
+            for first in range(0, len(candidates), at_once):
+                alphas = candidates[first : first + at_once]
+                for alpha, solution in zip(alphas, solve_shifted(gram, moment, alphas, dtype), strict=True):
+                    coef = inverse_scale[:, None] * solution
+                    intercept = target_mean - moments.mean @ coef
+                    head = self._solved(alpha, classes, coef.to(dtype), intercept.to(dtype), many=many)
+                    fits.append(Fit(place, alpha, head))
             yield fits
 
 
-class _Solver:
-    """Solves ``(gram + alpha I) B = moment`` to float64's precision, by a factor in the rows' own.
+def solve_shifted(
+    gram: torch.Tensor, moment: torch.Tensor, shifts: Sequence[float], dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Solve ``(gram + shift I) B = moment`` for each shift to float64's precision, by factors in the rows' own type.
 
-    A factor in float32 takes half the time; a few steps of refinement (Wilkinson, 1963) mend its rounding, and where they do
-    not, as for a tiny alpha, float64 factors.
+    A factor in float32 takes half the time; a few steps of refinement (Wilkinson, 1963), which all shifts share, mend its rounding,
+    and where they do not, as for a tiny shift, float64 factors.
 
     Parameters
     ----------
     gram : float64 tensor, shape (n_columns, n_columns)
     moment : float64 tensor, shape (n_columns, n_targets)
+    shifts : sequence of float
     dtype : torch.dtype
-        Of the first factor.
+        Of the first factors, all of which are in memory at once.
+
+    Returns
+    -------
+    list of float64 tensors, shape (n_columns, n_targets)
     """
+    solutions: list[torch.Tensor | None] = [None] * len(shifts)
+    if dtype != gram.dtype:
+        narrow = gram.to(dtype)
+        factors = {place: cholesky(narrow, shift) for place, shift in enumerate(shifts)}
+        solutions = _refined(gram, moment, shifts, {place: each for place, each in factors.items() if each is not None})
+    return [
+        _solve_wide(gram, moment, shift) if solution is None else solution
+        for shift, solution in zip(shifts, solutions, strict=True)
+    ]
 
-    def __init__(self, gram: torch.Tensor, moment: torch.Tensor, dtype: torch.dtype) -> None:
-        self._gram, self._moment = gram, moment
-        self._narrow = gram.to(dtype)
-        self._rounding = 1e-7 * float(moment.norm()) + 1e-300
 
-    def solve(self, alpha: float) -> torch.Tensor:
-        """Return B, float64, shape (n_columns, n_targets)."""
-        if self._narrow.dtype != self._gram.dtype:
-            factor = cholesky(self._narrow, alpha)
-            solution = None if factor is None else self._refined(factor, alpha)
-            if solution is not None:
-                return solution
-        factor = cholesky(self._gram, alpha)
-        if factor is None:
-            # A tiny alpha cannot lift the rounding noise of a rank-deficient matrix above zero: least squares still can.
-            shifted = self._gram.cpu().clone()
-            shifted.diagonal().add_(alpha)
-            least: torch.Tensor = torch.linalg.lstsq(shifted, self._moment.cpu(), driver="gelsd").solution
-            return least.to(self._gram.device)
-        return solve_factored(factor, self._moment)
+def _refined(
+    gram: torch.Tensor, moment: torch.Tensor, shifts: Sequence[float], factors: Mapping[int, torch.Tensor]
+) -> list[torch.Tensor | None]:
+    """Improve solutions until what they leave over is rounding; None where that does not come about."""
+    enough = 1e-7 * float(moment.norm()) + 1e-300
+    found: list[torch.Tensor | None] = [None] * len(shifts)
+    tried = {place: torch.zeros_like(moment) for place in factors}
+    over = dict.fromkeys(tried, moment)
+    left = dict.fromkeys(tried, float("inf"))
+    for _ in range(_MOST_STEPS):
+        if not tried:
+            break
+        for place, solution in tried.items():
+            factor = factors[place]
+            tried[place] = solution + solve_factored(factor, over[place].to(factor.dtype)).double()
+        products = (gram @ torch.cat(list(tried.values()), dim=1)).split(moment.shape[1], dim=1)
+        for (place, solution), product in zip(list(tried.items()), products, strict=True):
+            over[place] = moment - product - shifts[place] * solution
+            before, left[place] = left[place], float(over[place].norm())
+            if left[place] <= enough:
+                found[place] = tried.pop(place)
+            elif left[place] > before / 2:
+                tried.pop(place)
+    return found
 
-    def _refined(self, factor: torch.Tensor, alpha: float) -> torch.Tensor | None:
-        solution = torch.zeros_like(self._moment)
-        residual, left = self._moment, float("inf")
-        for _ in range(_MOST_STEPS):
-            solution = solution + solve_factored(factor, residual.to(factor.dtype)).double()
-            residual = self._moment - self._gram @ solution - alpha * solution
-            before, left = left, float(residual.norm())
-            if left <= self._rounding:
-                return solution
-            if left > before / 2:
-                break
-        return None
+
+def _solve_wide(gram: torch.Tensor, moment: torch.Tensor, shift: float) -> torch.Tensor:
+    factor = cholesky(gram, shift)
+    if factor is not None:
+        return solve_factored(factor, moment)
+    # A tiny shift cannot lift the rounding noise of a rank-deficient matrix above zero: least squares still can.
+    shifted = gram.cpu().clone()
+    shifted.diagonal().add_(shift)
+    least: torch.Tensor = torch.linalg.lstsq(shifted, moment.cpu(), driver="gelsd").solution
+    return least.to(gram.device)
