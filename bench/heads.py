@@ -28,9 +28,13 @@ from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import heads.logistic
+from features_cache.hardware import cpu_is_fast_in_bfloat16
 from features_cache.progress import silent
+from heads.allocator import keep_freed_memory
 from heads.catalogue import DEFAULT_HEADS, HEADS, POWER
 from heads.class_weights import sample_weights
+from heads.dense import product
 from heads.feature_rows import FeatureRows
 from heads.folds import Fold, make_folds
 from heads.logistic import LogisticHead
@@ -41,6 +45,7 @@ from heads.ridge import RidgeHead
 from heads.targets import OneLabel
 
 VIEWS, COLUMNS, CLASSES, FOLDS = 6, 3072, 9, 5
+SETS = 16  # of training images: five without one fold, ten without two, and all
 Row = tuple[str, str, str, str, str]
 
 
@@ -67,7 +72,8 @@ class Work:
         self.targets = OneLabel(self.labels, CLASSES)
         self.folds: tuple[Fold, ...] = make_folds(self.targets, None, n_folds=FOLDS)
         self.weights = sample_weights(self.targets, "balanced")
-        self.flops_s = _matmul_rate()
+        self.flops_s = _matmul_rate(torch.float32)
+        self.narrow_flops_s = _matmul_rate(torch.bfloat16) if cpu_is_fast_in_bfloat16() else self.flops_s
         self.bytes_s = _bandwidth()
 
     @property
@@ -89,15 +95,19 @@ class Work:
         """Return what `fit-heads` makes of the cache."""
         return TrainingData(rows=FeatureRows(self.X, power), targets=self.targets, weights=self.weights)
 
-    def limit(self, *, flops: float, passes: float) -> float:
+    def limit(self, *, flops: float, passes: float, narrow_flops: float = 0) -> float:
         """Least seconds for some work on all rows."""
-        return max(flops / self.flops_s, passes * self.X.nbytes / self.bytes_s)
+        computing = flops / self.flops_s + narrow_flops / self.narrow_flops_s
+        return max(computing, passes * self.X.nbytes / self.bytes_s)
 
 
-def _matmul_rate() -> float:
-    a, b = torch.randn(4096, 3072), torch.randn(3072, 3072)
+def _matmul_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of a large product, by whichever library is fastest at it."""
+    a, b = torch.randn(4096, COLUMNS).to(dtype), torch.randn(COLUMNS, COLUMNS).to(dtype)
     seconds = _best(lambda: a @ b)
-    return 2 * 4096 * 3072 * 3072 / seconds
+    if dtype == torch.float32:
+        seconds = min(seconds, _best(lambda: a.numpy() @ b.numpy()), _best(lambda: product(a, b)))
+    return 2 * len(a) * COLUMNS**2 / seconds
 
 
 def _bandwidth() -> float:
@@ -177,6 +187,13 @@ class Theirs:
         return seconds, float(1e-3 * work.row_weights @ losses + np.square(model.coef_).sum() / 2)
 
 
+def _ridge_limit(work: Work) -> float:
+    """Count sums over the rows (half a product each), factors, what each head says of the images that it never saw."""
+    n_rows, n_fits = len(work.rows), SETS * len(HEADS["ridge"].grid)
+    judged = 15 / FOLDS * n_rows * len(HEADS["ridge"].grid) * 2 * COLUMNS * CLASSES
+    return work.limit(flops=n_rows * COLUMNS**2 + n_fits * COLUMNS**3 / 3 + judged, passes=3)
+
+
 def ridge(work: Work, theirs: Theirs) -> Iterator[Row]:
     """Ten alphas, nested in five folds, and the final fit."""
     learned = work.learned()
@@ -188,15 +205,12 @@ def ridge(work: Work, theirs: Theirs) -> Iterator[Row]:
         fit_final(HEADS["ridge"], learned, oof.final)
 
     seconds, _ = _timed(ours)
-    n_rows, n_alphas = len(work.rows), len(HEADS["ridge"].grid)
-    n_sets = 16
-    flops = 2 * 2 * n_rows * COLUMNS**2 + n_sets * n_alphas * COLUMNS**3 / 3
+    limit = _ridge_limit(work)
     unit = theirs.ridge()
-    limit = work.limit(flops=flops, passes=3)
     yield _row(
         "ridge: 10 alphas, 5 folds, nested, and final; beside ONE fit of one alpha", unit, seconds, ">= 0.125 x", limit
     )
-    n_fits = n_sets * n_alphas
+    n_fits = SETS * len(HEADS["ridge"].grid)
     yield _row(f"the same beside as many fits ({n_fits} x {unit:.1f} s)", n_fits * unit, seconds, "", limit)
     alpha = 1000.0
     head = RidgeHead(alpha=alpha, power=1.0).fit(work.rows, work.row_labels, work.row_weights)
@@ -206,17 +220,41 @@ def ridge(work: Work, theirs: Theirs) -> Iterator[Row]:
     yield "ridge: decision values off a float64 solution, at most", "", f"{off:.1e}", "<= 1e-3", ""
 
 
+class Counted:
+    """FLOPs and bytes of the logistic head's products with rows and coordinates, while it is entered."""
+
+    def __init__(self) -> None:
+        self.flops, self.bytes = 0.0, 0.0
+
+    def __enter__(self) -> None:
+        def counting(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            self.flops += 2 * left.shape[0] * left.shape[1] * right.shape[1]
+            self.bytes += left.nbytes + right.nbytes
+            return product(left, right)
+
+        heads.logistic.product = counting  # type: ignore[attr-defined]
+
+    def __exit__(self, *_: object) -> None:
+        heads.logistic.product = product  # type: ignore[attr-defined]
+
+
+def _logistic_limit(work: Work, counted: Counted, n_sets: int) -> float:
+    """Count sums over the rows, a factor and its inverse a set, and the products of all steps."""
+    before = work.limit(flops=len(work.rows) * COLUMNS**2 + n_sets * 2 * COLUMNS**3 / 3, passes=2)
+    return before + max(counted.flops / work.flops_s, counted.bytes / work.bytes_s)
+
+
 def logistic(work: Work, theirs: Theirs) -> Iterator[Row]:
     """One fit to scikit-learn's loss; then the path, nested."""
     unit, objective = theirs.logistic()
     head = LogisticHead(C=1e-3, power=1.0, shrinkage=1.0)
     problem = work.learned(power=1.0).problem()
-    seconds, fits = _timed(lambda: list(head.fit_sets(problem, [problem.whole], [1e-3])))
+    counted = Counted()
+    with counted:
+        seconds, fits = _timed(lambda: list(head.fit_sets(problem, [problem.whole], [1e-3])))
     fitted = fits[0][0].head  # type: ignore[index]
-    n_steps, n_rows = fitted.n_steps_, len(work.rows)
-    flops = n_rows * COLUMNS**2 * 2 + 4 * (n_steps + 1) * n_rows * COLUMNS * CLASSES
-    limit = work.limit(flops=flops, passes=3 + 2 * (n_steps + 1))
-    yield _row(f"logistic, C = 1e-3, the same loss ({n_steps} steps)", unit, seconds, ">= 10 x", limit)
+    limit = _logistic_limit(work, counted, n_sets=1)
+    yield _row(f"logistic, C = 1e-3, the same loss ({fitted.n_steps_} steps)", unit, seconds, ">= 10 x", limit)
     yield (
         "logistic: regularised loss above scikit-learn's",
         f"{objective:.4f}",
@@ -226,16 +264,39 @@ def logistic(work: Work, theirs: Theirs) -> Iterator[Row]:
     )
     learned = work.learned()
     kinds = {"logistic": HEADS["logistic"]}
-    seconds, oof = _timed(lambda: out_of_fold(kinds, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent))
-    more, _ = _timed(lambda: fit_final(kinds["logistic"], learned, oof["logistic"].final))  # type: ignore[index]
+    counted = Counted()
+    with counted:
+        seconds, oof = _timed(
+            lambda: out_of_fold(kinds, learned, work.folds, n_averaged=VIEWS, seed=0, progress=silent)
+        )
+        more, _ = _timed(lambda: fit_final(kinds["logistic"], learned, oof["logistic"].final))  # type: ignore[index]
     n_fits = 15 * len(HEADS["logistic"].grid) + 1
     yield _row(
         f"logistic: the path, 5 folds, nested, and final (theirs: {n_fits} fits x {unit:.1f} s)",
         n_fits * unit,
         seconds + more,
         ">= 10 x",
-        seconds + more,
+        _logistic_limit(work, counted, n_sets=SETS),
     )
+
+
+def _epoch_limit(work: Work) -> float:
+    """Count products forward and back, and the optimiser's passes over weights, sums and slopes."""
+    n_rows = len(work.rows)
+    weights = 3 * 256 * COLUMNS + 3 * 256 * 256 + 3 * 256 * CLASSES
+    flops = 2 * n_rows * (2 * 3 * 256 * COLUMNS + 3 * (3 * 256 * 256))
+    return work.limit(flops=0, narrow_flops=flops, passes=2) + n_rows / 256 * weights * 28 / work.bytes_s
+
+
+def _mlp_limit(work: Work) -> float:
+    """Count for all sets and epochs sums, whitening, epochs of the share of rows that each set has, and what is said of the others."""
+    n_rows, n_epochs, n_watched = len(work.rows), 12, len((*HEADS["mlp"].watched, *HEADS["mlp"].grid))
+    sets = (*5 * (1 - 1 / FOLDS,), *5 * (1 - 2 / FOLDS,), 1.0)
+    judged = 2 * n_rows / FOLDS * 10 * n_watched * 3 * 256 * COLUMNS
+    folded = 11 * n_watched * 2 * COLUMNS**2 * 3 * 256
+    before = work.limit(flops=n_rows * COLUMNS**2 + 11 * 2 * COLUMNS**3 / 3 + judged + folded, passes=2)
+    whitened = work.limit(flops=0, narrow_flops=sum(sets) * 2 * n_rows * COLUMNS**2, passes=sum(sets))
+    return before + whitened + sum(sets) * n_epochs * _epoch_limit(work)
 
 
 def mlp(work: Work, theirs: Theirs) -> Iterator[Row]:
@@ -247,10 +308,7 @@ def mlp(work: Work, theirs: Theirs) -> Iterator[Row]:
     first, *others = (_timed(lambda: next(fits))[0] for _ in range(epochs))
     an_epoch = min(others)
     start = first - an_epoch
-    n_rows = len(work.rows)
-    weights = 3 * 256 * COLUMNS + 3 * 256 * 256 + 3 * 256 * CLASSES
-    flops = 2 * n_rows * (2 * 3 * 256 * COLUMNS + 3 * (3 * 256 * 256))
-    limit = work.limit(flops=flops, passes=2) + n_rows / 256 * weights * 28 / work.bytes_s
+    limit = _epoch_limit(work)
     yield _row("the three MLPs: an epoch", unit, an_epoch, ">= 3 x without AMX, 10 x with", limit)
     yield "the three MLPs: before the first epoch (sums, whitening)", "", f"{start:.1f}", "", ""
     n = 12
@@ -267,11 +325,14 @@ def whole(work: Work, theirs: Theirs) -> Iterator[Row]:
         for name, found in oof.items():
             fit_final(HEADS[name], learned, found.final)
 
-    seconds, _ = _timed(ours)
-    n_ridge, n_logistic, n_mlp = 16 * len(HEADS["ridge"].grid), 15 * len(HEADS["logistic"].grid) + 1, 11 * 12
+    counted = Counted()
+    with counted:
+        seconds, _ = _timed(ours)
+    limit = _ridge_limit(work) + _logistic_limit(work, counted, n_sets=SETS) + _mlp_limit(work)
+    n_ridge, n_logistic, n_mlp = SETS * len(HEADS["ridge"].grid), 15 * len(HEADS["logistic"].grid) + 1, 11 * 12
     unit = n_ridge * theirs.ridge() + n_logistic * theirs.logistic()[0] + n_mlp * theirs.mlp_epoch()
     what = f"the whole of fit-heads (theirs: {n_ridge} ridge, {n_logistic} logistic fits, {n_mlp} epochs of three MLPs)"
-    yield _row(what, unit, seconds, ">= 10 x", seconds)
+    yield _row(what, unit, seconds, ">= 10 x", limit)
 
 
 CHAPTERS = {"ridge": ridge, "logistic": logistic, "mlp": mlp, "whole": whole}
@@ -283,11 +344,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the images")
     parser.add_argument("--only", choices=CHAPTERS, help="one chapter")
     options = parser.parse_args()
+    keep_freed_memory()  # as `cli fit-heads` does
     work = Work(770 if options.quick else 7705)
     theirs = Theirs(work)
     title = (
         f"heads: {len(work.rows):,} rows x {COLUMNS:,} columns, {CLASSES} classes; {torch.get_num_threads()} threads, "
-        f"matmul {work.flops_s / 1e9:.0f} GFLOP/s, bandwidth {work.bytes_s / 1e9:.1f} GB/s"
+        f"matmul {work.flops_s / 1e9:.0f} GFLOP/s, narrow {work.narrow_flops_s / 1e9:.0f}, bandwidth {work.bytes_s / 1e9:.1f} GB/s"
     )
     table = Table(title=title)
     for column in ("what", "scikit-learn, s", "ours, s", "faster (aim)", "limit"):

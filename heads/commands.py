@@ -87,10 +87,12 @@ def fit_heads(
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
-    from heads import memory, own_heads, report, run, settings
+    from heads import allocator, memory, own_heads, report, run, settings
 
     own, file = tables_of(_OWN_HEADS, config)
     own_heads.own_kinds(own, f"{file}: ")  # here first, so that messages name the file
+    if memory_limit is None:
+        allocator.keep_freed_memory()
     consequence = "nothing was written. Type the same command again to begin anew"
     with stop_on_signals(consequence) as flag, progress_bar(quiet=ctx.obj) as show:
 

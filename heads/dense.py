@@ -6,7 +6,9 @@ ones; bench/heads.py and docs/PERFORMANCE.md have the figures.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -22,19 +24,28 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     if left.device.type != "cpu":
         return left @ right
     if left.dtype == torch.float32 and _onednn_is_exact():
-        return _by_onednn(left, right)
+        with _by_onednn():
+            return left @ right
     return torch.from_numpy(left.numpy() @ right.numpy())
 
 
-def _by_onednn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return ``left @ right`` by oneDNN, which torch asks for float32 only where it would be allowed to round.
+@contextlib.contextmanager
+def fast_layers(device: torch.device) -> Iterator[None]:
+    """Have float32 layers of networks computed as :func:`product` would."""
+    with _by_onednn() if device.type == "cpu" and _onednn_is_exact() else contextlib.nullcontext():
+        yield
 
-    Its product is twice as fast as those of BLAS libraries on some processors.
+
+@contextlib.contextmanager
+def _by_onednn() -> Iterator[None]:
+    """Have torch leave products to oneDNN, which it asks for float32 only where it would be allowed to round.
+
+    They are twice as fast as those of BLAS libraries on some processors.
     """
-    matmul = torch.backends.mkldnn.matmul
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:
-        return left @ right
+        yield
     finally:
         matmul.fp32_precision = before
 
@@ -42,11 +53,15 @@ def _by_onednn(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def _onednn_is_exact() -> bool:
     """Whether oneDNN is there, written for this processor, and does not round although it may: with AMX it would."""
-    if not (cpu_has_avx512() and hasattr(torch.backends.mkldnn, "matmul") and torch.backends.mkldnn.is_available()):
+    onednn = torch.backends.mkldnn
+    is_there = bool(onednn.is_available()) and hasattr(onednn, "matmul")  # type: ignore[no-untyped-call]
+    if not (is_there and cpu_has_avx512()):
         return False
     some = torch.linspace(-1, 1, 512 * 256).reshape(512, 256).sin_()
     exact = some.double() @ some.T.double()
-    return float((_by_onednn(some, some.T) - exact).abs().max() / exact.abs().max()) < _FLOAT32_ROUNDING
+    with _by_onednn():
+        off = (some @ some.T - exact).abs().max()
+    return float(off / exact.abs().max()) < _FLOAT32_ROUNDING
 
 
 def gram(X: torch.Tensor) -> torch.Tensor:

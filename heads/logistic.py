@@ -204,7 +204,9 @@ def _run(problem: Problem, coordinates: Sequence[_Coordinates], searches: Sequen
     while active := [place for place, search in enumerate(searches) if not search.is_done]:
         weighted = torch.stack([weights * coordinates[place].member for place in active])
         standard = [coordinates[place].standard(searches[place].trial) for place in active]
-        plain = [coordinates[place].plain(searches[place].trial, own) for place, own in zip(active, standard, strict=True)]
+        plain = [
+            coordinates[place].plain(searches[place].trial, own) for place, own in zip(active, standard, strict=True)
+        ]
         losses, gradients, totals = _pass(problem, plain, weighted)
         for slot, place in enumerate(active):
             search = searches[place]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+from heads.dense import fast_layers
 from heads.head import Fit, Head
 from heads.problem import Problem, TrainingSet
 from heads.training import ByteDropout, Network, Plan, train_sets
@@ -129,7 +130,7 @@ class MLPHead(Head):
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return each network's outputs; see :meth:`heads.head.Head.outputs`."""
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_layers(rows.device):
             return torch.stack(self.networks_.to(rows.device)(rows.float()))
 
 

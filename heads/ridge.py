@@ -124,7 +124,7 @@ def _refined(
         for place, solution in tried.items():
             factor = factors[place]
             tried[place] = solution + solve_factored(factor, over[place].to(factor.dtype)).double()
-        products = (gram @ torch.cat(list(tried.values()), dim=1)).split(moment.shape[1], dim=1)
+        products = (gram @ torch.cat(list(tried.values()), dim=1)).split(moment.shape[1], dim=1)  # type: ignore[no-untyped-call]
         for (place, solution), product in zip(list(tried.items()), products, strict=True):
             over[place] = moment - product - shifts[place] * solution
             before, left[place] = left[place], float(over[place].norm())

@@ -11,7 +11,7 @@ import dataclasses
 import torch
 
 from features_cache.errors import OptionError
-from heads.dense import inverse_factor
+from heads.dense import inverse_factor, product
 from heads.moments import Moments
 
 
@@ -79,5 +79,5 @@ class Whitening:
         coef : float tensor, shape (n_columns, n_outputs)
         intercept : float tensor, shape (n_outputs,)
         """
-        plain = self.matrix[:, None] * coef if self.matrix.ndim == 1 else self.matrix @ coef
+        plain = self.matrix[:, None] * coef if self.matrix.ndim == 1 else product(self.matrix, coef)
         return plain, intercept - self.mean @ plain
