@@ -12,8 +12,8 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Let the process keep what it frees, to be handed out again.
 
-    Large blocks otherwise go back to the system at once, and the next ones come as pages that are cleared as they are touched: a
-    quarter of the ridge head's time (docs/PERFORMANCE.md). What the process holds at its peak grows by a tenth.
+    Large blocks otherwise go back to the system at once, and the next ones come as pages that are cleared as they are touched. The
+    process holds more at its peak; docs/PERFORMANCE.md has the figures.
 
     Returns
     -------

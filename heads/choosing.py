@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from features_cache.errors import OptionError
 from heads.arrays import Float32, Float64, Indices
 from heads.catalogue import HeadKind
 from heads.cross_fit import Judged
@@ -22,6 +24,10 @@ from heads.targets import Targets
 _TEMPERATURES = (0.02, 20.0)
 
 
+class Diverged(OptionError):
+    """No candidate of a head has outputs that are numbers."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """Settings, and how they came about.
@@ -31,7 +37,7 @@ class Choice:
     settings : dict
         Constructor parameters of the head.
     candidates : tuple of (float, float)
-        Each candidate that was tried and its log-loss on the judged images, in nats.
+        Each candidate that was tried and its log-loss on the judged images, in nats; infinite where it has diverged.
     training_loss : tuple of float
         Loss by epoch on the rows that were learned from; empty for heads without epochs.
     """
@@ -85,6 +91,11 @@ def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence
     Returns
     -------
     Choice
+
+    Raises
+    ------
+    Diverged
+        If no candidate has a loss.
     """
     if not given:
         return Choice(settings=dict(settings), candidates=())
@@ -96,6 +107,13 @@ def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence
         tried.append(_Tried(candidate, *fit_temperature(scores, targets, shift)))
     eligible = [each for each in tried if each.candidate in kind.grid]
     best = min(eligible, key=lambda each: each.loss)
+    if not math.isfinite(best.loss):
+        own = ", ".join(f"{name} {value:g}" for name, value in settings.items() if isinstance(value, float))
+        msg = (
+            f"{kind.head.__name__} ({own}): its outputs are no numbers for any {kind.head.chosen} of "
+            f"{', '.join(f'{value:g}' for value in kind.grid)}; expected finite ones. Give it a lower learning_rate or a stronger penalty"
+        )
+        raise Diverged(msg)
     if kind.prefers_last:
         best = _last_as_good(best, eligible)
     curves = [each.judged.training_loss[tried[-1].candidate] for each in given]
@@ -116,7 +134,9 @@ class _Tried:
 
     @property
     def loss(self) -> float:
-        return float(self.losses.mean())
+        """Mean, in nats; infinite where a head has diverged: no number is worse than any."""
+        mean = float(self.losses.mean())
+        return mean if math.isfinite(mean) else math.inf
 
 
 def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:

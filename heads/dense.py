@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy.linalg import get_lapack_funcs
 from features_cache.hardware import cpu_has_avx512
 
 _FLOAT32_ROUNDING = 1e-5
+_LIFTS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+_SWITCH = threading.RLock()
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -40,14 +43,15 @@ def fast_layers(device: torch.device) -> Iterator[None]:
 def _by_onednn() -> Iterator[None]:
     """Have torch leave products to oneDNN, which it asks for float32 only where it would be allowed to round.
 
-    They are twice as fast as those of BLAS libraries on some processors.
+    They are twice as fast as those of BLAS libraries on some processors. The switch is the process's: other threads wait.
     """
     matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
-    try:
-        yield
-    finally:
-        matmul.fp32_precision = before
+    with _SWITCH:
+        before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+        try:
+            yield
+        finally:
+            matmul.fp32_precision = before
 
 
 @functools.cache
@@ -95,25 +99,38 @@ def cholesky(matrix: torch.Tensor, shift: float = 0.0, *, clean: bool = False) -
     return None if failed else torch.from_numpy(lower)
 
 
-def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
+def inverse_factor(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return ``inv(L)``, lower triangular, of ``L L' = matrix``.
+
+    Where rounding has left a matrix that is not positive definite, as sums over float32 rows may, its diagonal is raised by as
+    little as helps, a millionth to a thousandth of its mean.
+
+    Parameters
+    ----------
+    matrix : float64 tensor, shape (n, n)
+    dtype : torch.dtype
+        Of the result, and of the work where its rounding leaves the matrix positive definite.
 
     Raises
     ------
     ValueError
-        If the matrix is not positive definite.
+        If that does not help.
     """
-    factor = cholesky(matrix, clean=True)
+    factor = cholesky(matrix.to(dtype), clean=True)
+    mean = float(matrix.diagonal().mean())
+    for lift in _LIFTS:
+        if factor is None:
+            factor = cholesky(matrix, lift * mean, clean=True)
     if factor is None:
-        msg = "the matrix is not positive definite"
+        msg = f"a matrix of {len(matrix)} columns is not positive definite"
         raise ValueError(msg)
     if factor.device.type != "cpu":
         unit = torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
         inverse: torch.Tensor = torch.linalg.solve_triangular(factor, unit, upper=False)
-        return inverse
+        return inverse.to(dtype)
     (trtri,) = get_lapack_funcs(("trtri",), (factor.numpy(),))
     found, _ = trtri(factor.numpy(), lower=1, overwrite_c=1)
-    return torch.from_numpy(np.ascontiguousarray(found))
+    return torch.from_numpy(np.ascontiguousarray(found)).to(dtype)
 
 
 def solve_factored(factor: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from features_cache.errors import LabelError, listed
-from features_cache.reader import UNKNOWN_CONTENT, FeatureCache
+from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
 from features_cache.tables import read_table
 from heads.fitted import check_blocks
@@ -19,6 +20,8 @@ from heads.labelled import LabelledImages, join_labels, recast
 from heads.labels import labels_from_folders, read_labels
 from heads.run_folder import read_checked
 from heads.scoring import headline_of, score_of
+from heads.seen import among
+from heads.targets import Targets
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,17 +76,19 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     fitted = FittedRun.load(settings.run)
     run = fitted.run
     with FeatureCache(settings.features) as cache:
-        names = check_blocks(str(settings.features), fitted.heads[0].blocks, cache.blocks)
+        check_blocks(str(settings.features), fitted.heads[0].blocks, cache.blocks)
         images = _labelled(settings, run, cache)
+        _check_kind(settings, images.targets, is_many=fitted.many_labels)
         content = cache.content_of(images.rows)
         _check_unseen(images.ids, content, read_checked(fitted.folder, run, "images.json"), settings.features)
         targets = recast(images, run["classes"], str(settings.labels or settings.features))
         cache.require_sound(images.rows)
-        X = cache.load(rows=images.rows, views=fitted.views, blocks=names)
+        averaged = fitted.predict_rows(cache, images.rows)
+        view_0 = fitted.predict_rows(cache, images.rows, view_0=True)
+        n_averaged = 1 if fitted.views else cache.n_views
     classes = tuple(run["classes"])
-    view_0 = fitted.predict(X[:, :1])
     scores = {}
-    for name, probabilities in fitted.predict(X).items():
+    for name, probabilities in averaged.items():
         called = fitted.call(probabilities, name)
         scores[name] = score_of(
             targets,
@@ -105,7 +110,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "class_counts": targets.counts.tolist(),
         "n_images": images.n_images,
         "n_groups": len(images.group_names) or None,
-        "n_views_averaged": X.shape[1],
+        "n_views_averaged": n_averaged,
         "heads": scores,
         "warnings": list(images.warnings),
     }
@@ -149,6 +154,19 @@ def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCac
     )
 
 
+def _check_kind(settings: EvaluateSettings, targets: Targets, *, is_many: bool) -> None:
+    """Refuse labels of one kind for a run of the other."""
+    if targets.is_many == is_many:
+        return
+    kinds = {True: "many labels an image", False: "one label an image"}
+    cure = "leave --separator out, or name one --label-column" if targets.is_many else "give a CSV with --labels"
+    msg = (
+        f"{settings.labels or settings.features}: {kinds[targets.is_many]}, but the run was fitted on {kinds[is_many]}; expected "
+        f"labels of the same kind: {cure}, or fit a run on such labels"
+    )
+    raise LabelError(msg)
+
+
 def _excluded(fitted: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     there = {name for names in table["classes"] if names for name in names}
     return [name for name in fitted["exclude_class"] if name in there]
@@ -165,13 +183,8 @@ def _group_column(settings: EvaluateSettings, fitted: str | None) -> tuple[str |
 
 
 def _check_unseen(ids: Sequence[str], content: Sequence[str], fitted_on: Mapping[str, str], features: Path) -> None:
-    """Refuse images that a run was fitted on: by their bytes where these are known, else by their names."""
-    known = set(fitted_on.values()) - {UNKNOWN_CONTENT}
-    seen = [
-        image_id
-        for image_id, digest in zip(ids, content, strict=True)
-        if digest in known or (image_id in fitted_on and UNKNOWN_CONTENT in {digest, fitted_on[image_id]})
-    ]
+    """Refuse images that a run was fitted on."""
+    seen = [ids[place] for place in np.flatnonzero(among(ids, content, fitted_on)).tolist()]
     if seen:
         msg = (
             f"{features}: the run was fitted on {len(seen)} of these {len(ids)} images ({listed(seen, 5)}); expected "

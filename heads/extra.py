@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from features_cache.errors import LabelError, OptionError, listed
-from features_cache.reader import UNKNOWN_CONTENT, FeatureCache
+from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
 from features_cache.tables import read_table
 from heads.arrays import Bool, Indices
@@ -17,6 +17,7 @@ from heads.features import CachedImages
 from heads.fitted import check_blocks
 from heads.labelled import LabelledImages, join_labels, recast
 from heads.labels import read_labels, separator_of
+from heads.seen import among
 from heads.settings import FitSettings
 from heads.targets import Targets
 
@@ -27,12 +28,14 @@ class Extra:
 
     Parameters
     ----------
+    ids : tuple of str
     cached : CachedImages
     targets : Targets
         In the classes of the scored images.
     warnings : tuple of str
     """
 
+    ids: tuple[str, ...]
     cached: CachedImages
     targets: Targets
     warnings: tuple[str, ...]
@@ -43,7 +46,8 @@ def read_extra(
 ) -> Extra:
     """Read further images, without those that would give held-out ones away.
 
-    An image whose bytes are those of a scored image is left out, and so is one that shares its group with scored images.
+    An image whose bytes (where unknown: whose name) are those of a scored image is left out, and so is one that shares its group
+    with scored images.
 
     Parameters
     ----------
@@ -75,13 +79,14 @@ def read_extra(
             )
             raise OptionError(msg)
         images, grouped = _labelled(settings, cache)
-        is_double = np.isin(cache.content_of(images.rows), sorted(set(content) - {UNKNOWN_CONTENT}))
+        is_double = among(images.ids, cache.content_of(images.rows), dict(zip(scored.ids, content, strict=True)))
         kept, warnings = _without_leaks(settings, images, scored, is_double, grouped=grouped)
         targets = recast(images, scored.classes, str(settings.extra_labels)).take(kept)
         rows = images.rows[kept]
         stack.pop_all()  # the images keep their cache open
     cached = CachedImages(cache, rows, n_views)
-    return Extra(cached=cached, targets=targets, warnings=(*images.warnings, *warnings))
+    ids = tuple(images.ids[place] for place in kept.tolist())
+    return Extra(ids=ids, cached=cached, targets=targets, warnings=(*images.warnings, *warnings))
 
 
 def _labelled(settings: FitSettings, cache: FeatureCache) -> tuple[LabelledImages, bool]:
@@ -128,7 +133,10 @@ def _without_leaks(
             f"{settings.extra_labels} has no column {settings.group_column!r}: nobody can tell whether further images share a "
             f"group with held-out ones; if they do, figures are too good"
         )
-    for is_bad, why in ((is_double, "have the same bytes as scored images"), (shares_group, "share a group with them")):
+    for is_bad, why in (
+        (is_double, "have the bytes, or the name, of scored images"),
+        (shares_group, "share a group with them"),
+    ):
         if is_bad.any():
             examples = listed([images.ids[place] for place in np.flatnonzero(is_bad).tolist()], 5)
             warnings.append(f"{settings.extra}: {int(is_bad.sum())} images {why} ({examples}); left out")

@@ -142,6 +142,10 @@ class Features(abc.ABC):
         """Return the features of the images that are scored, which come first."""
 
     @abc.abstractmethod
+    def further(self, n_scored: int) -> ImageArray | None:
+        """Return the features of the images after those that are scored, if there are any."""
+
+    @abc.abstractmethod
     def rows(self, power: float, device: torch.device) -> RowSource:
         """Return what heads learn from."""
 
@@ -173,6 +177,10 @@ class LoadedFeatures(Features):
     def scored(self, n_images: int) -> Float32:
         """Return the first images' features."""
         return self._X[:n_images]
+
+    def further(self, n_scored: int) -> Float32 | None:
+        """Return the features of the images after those that are scored, if there are any."""
+        return self._X[n_scored:] if self.n_images > n_scored else None
 
     def rows(self, power: float, device: torch.device) -> FeatureRows:
         """Draw in all of them.
@@ -220,6 +228,12 @@ class StoredFeatures(Features):
             msg = f"{n_images} images are scored; expected {len(self._parts[0])}, those of the first cache"
             raise ValueError(msg)
         return self._parts[0].array([block.name for block in self.blocks])
+
+    def further(self, n_scored: int) -> CachedArray | None:
+        """Return the features of the images after those that are scored, if there are any: those of the second part."""
+        if self.n_images == n_scored:
+            return None
+        return self._parts[1].array([block.name for block in self.blocks])
 
     def rows(self, power: float, device: torch.device) -> StoredRows:
         """Return rows that are read when they are needed."""

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from features_cache.errors import RunError
-from heads.arrays import Bool, Float, Float64
+from features_cache.reader import FeatureCache
+from heads.arrays import Bool, Float, Float64, Indices
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
 from heads.fitted import FittedHead
 from heads.run_folder import find_run, load_heads, read_run
 from heads.thresholds import Thresholds, apply_thresholds
+
+_CHUNK_IMAGES = 2048
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,10 +96,32 @@ class FittedRun:
             predicted[ENSEMBLE] = average(list(predicted.values()), weights)
         return predicted
 
-    def predict_together(self, X: Float) -> Float64:
-        """Predict images by all heads together; arguments as of :meth:`predict`."""
-        *_, together = self.predict(X).values()
-        return together
+    def predict_rows(self, cache: FeatureCache, rows: Indices, *, view_0: bool = False) -> dict[str, Float64]:
+        """Predict images of a cache by each head and their ensemble; features are read in pieces.
+
+        Parameters
+        ----------
+        cache : FeatureCache
+        rows : int64 array, shape (n_images,)
+        view_0 : bool
+            Whether by view 0 alone, instead of the views that heads predict.
+
+        Returns
+        -------
+        dict of float64 array, shape (n_images, n_classes)
+            NaN for images whose features are not all numbers.
+        """
+        n_classes = len(self.heads[0].classes)
+        names = [head.name for head in self.heads] + [ENSEMBLE] * (len(self.heads) > 1)
+        said = {name: np.full((len(rows), n_classes), np.nan) for name in names}
+        views = slice(0, 1) if view_0 else self.views
+        for start in range(0, len(rows), _CHUNK_IMAGES):
+            X: Float = cache.load(rows=rows[start : start + _CHUNK_IMAGES], views=views, blocks=self.block_names)
+            known = np.flatnonzero(np.isfinite(X).all(axis=(1, 2)))
+            if len(known):
+                for name, probabilities in self.predict(X[known]).items():
+                    said[name][start + known] = probabilities
+        return said
 
     def _weights(self, names: Sequence[str]) -> list[float]:
         weights = [float(self.run["ensemble"]["weights"][name]) for name in names]

@@ -13,6 +13,7 @@ from features_cache.errors import OptionError, did_you_mean
 from features_cache.hardware import choose_device
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
+from heads.arrays import Indices
 from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
 from heads.extra import read_extra
@@ -20,6 +21,7 @@ from heads.features import CachedImages, Features, LoadedFeatures, StoredFeature
 from heads.folds import Fold, check_folds, make_folds
 from heads.labelled import LabelledImages, join_labels
 from heads.labels import labels_from_folders, read_labels, separator_of
+from heads.ladder import MOST_CELLS
 from heads.memory import Memory, Work, plan_memory
 from heads.nesting import count_of_cells, count_of_sets
 from heads.problem import TrainingData
@@ -51,6 +53,10 @@ class Gathered:
     folds : tuple of Fold
     n_averaged : int
         How many views a prediction is averaged over.
+    further_ids : tuple of str
+        Of the further images.
+    left_out : int64 array
+        Which of all images are not learned from: further ones that are near-duplicates of scored ones.
     memory : Memory or None
         The limit that the features do not fit; None where they are in memory.
     """
@@ -63,6 +69,8 @@ class Gathered:
     folds: tuple[Fold, ...]
     n_averaged: int
     memory: Memory | None
+    further_ids: tuple[str, ...] = ()
+    left_out: Indices = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def gather(settings: FitSettings) -> Gathered:
@@ -88,9 +96,10 @@ def gather(settings: FitSettings) -> Gathered:
         content = cache.content_of(images.rows)
         stack.pop_all()  # the images keep their cache open
     targets, parts = images.targets, [CachedImages(cache, images.rows, n_views)]
+    further_ids: tuple[str, ...] = ()
     if settings.extra is not None:
         extra = read_extra(settings, images, content, blocks, n_views)
-        targets, parts = targets.join(extra.targets), [*parts, extra.cached]
+        targets, parts, further_ids = targets.join(extra.targets), [*parts, extra.cached], extra.ids
         images = dataclasses.replace(images, warnings=(*images.warnings, *extra.warnings))
     n_averaged, n_new = _compare(settings, n_views)
     work = _work(settings, targets, blocks, n_views=n_views, n_averaged=n_averaged, n_new=n_new)
@@ -106,6 +115,7 @@ def gather(settings: FitSettings) -> Gathered:
         folds=folds,
         n_averaged=n_averaged,
         memory=memory,
+        further_ids=further_ids,
     )
 
 
@@ -121,6 +131,8 @@ def _work(
     settings: FitSettings, targets: Targets, blocks: Sequence[Block], *, n_views: int, n_averaged: int, n_new: int
 ) -> Work:
     n_cells = count_of_cells(settings.folds, extra=settings.extra is not None)
+    if settings.search:
+        n_cells = max(n_cells, MOST_CELLS)
     n_scores = n_probabilities = 0
     kinds = list(settings.kinds.values())
     for kind in kinds:
@@ -137,15 +149,17 @@ def _work(
         n_scores=-(-n_scores * n_averaged // n_views) * settings.repeats,
         n_probabilities=n_probabilities * settings.repeats,
         n_new=n_new,
-        n_units=max(_n_units(kind, settings.search) for kind in kinds),
+        n_units=max(_n_units(kind, settings.search, targets.n_classes) for kind in kinds),
         keeps_images=any(kind.head.keeps_images for kind in kinds),
         n_copies=4 if settings.ablate else 2,
     )
 
 
-def _n_units(kind: HeadKind, n_settings: int) -> int:
-    """Return how many units see the columns, at most, in networks that may be fitted."""
-    width, space = kind.build(0).get_params().get("width", 0), kind.space.get("width")
+def _n_units(kind: HeadKind, n_settings: int, n_classes: int) -> int:
+    """Return how many units see the columns, at most, in networks that may be fitted: of the first layer, else one a class."""
+    learns_by_epochs = kind.head.chosen == "epochs"
+    width = kind.build(0).get_params().get("width", n_classes if learns_by_epochs else 0)
+    space = kind.space.get("width")
     if n_settings and isinstance(space, LogUniform):
         width = max(width, space.high)
     return kind.head.n_members * int(width)
@@ -172,22 +186,26 @@ def training_data(settings: FitSettings, gathered: Gathered, power: float) -> Tr
     What images weigh comes from all labels, as they are: it is no part of what folds choose.
     """
     targets = gathered.targets
-    n_copies = np.ones(len(targets))
+    learned = np.delete(np.arange(len(targets)), gathered.left_out)
+    known = targets.take(learned)
+    n_copies, weights = np.zeros(len(targets)), np.zeros(len(targets))
+    n_copies[learned] = 1
+    weights[learned] = sample_weights(known, settings.class_weighting)
     if settings.resample != "none":
-        n_copies = copies(
-            targets.members,
+        n_copies[learned] = copies(
+            known.members,
             kind=settings.resample,
             most_copies=settings.most_copies,
             least_share=settings.least_share,
             seed=settings.seed,
-        ).astype(np.float64)
+        )
     return TrainingData(
         rows=gathered.features.rows(power, torch.device(choose_device(settings.device, _DEVICES))),
         targets=targets,
         # A copy of a row is a row of twice the weight: no loss tells them apart.
-        weights=sample_weights(targets, settings.class_weighting) * n_copies,
+        weights=weights * n_copies,
         counts=n_copies,
-        positive_weights=positive_weights(targets, settings.class_weighting),
+        positive_weights=positive_weights(known, settings.class_weighting),
         groups=gathered.images.groups,
         n_scored=gathered.images.n_images,
         memory=gathered.memory,

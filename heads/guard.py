@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from features_cache.errors import RecipeMismatch
 from features_cache.reader import FeatureCache
@@ -16,7 +17,7 @@ from heads.copy_space import MOST_FITTED
 from heads.features import CachedImages, FirstView
 from heads.fitted import check_blocks
 from heads.gather import Gathered, drawn_folds
-from heads.leaks import across_folds, leak_warnings, leaks_table
+from heads.leaks import across_folds, fold_numbers, further_table, further_warnings, leak_warnings, leaks_table
 from heads.near_duplicates import NearDuplicates, find_near_duplicates
 from heads.settings import FitSettings
 from heads.shift import Shift, train_test_shift
@@ -113,26 +114,33 @@ def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]
     _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
     most_fitted = MOST_FITTED if gathered.memory is None else gathered.memory.compared_images
     found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X, most_fitted=most_fitted)
+    copied = None
+    if (further := gathered.features.further(images.n_images)) is not None:
+        copied = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), further, most_fitted=most_fitted)
     if settings.group_near_duplicates:
         gathered = _regrouped(settings, gathered, found)
         images = gathered.images
-    number = np.zeros(images.n_images, dtype=np.int64)
-    for fold in gathered.folds:
-        if fold.repeat == 0:
-            number[fold.held_out] = fold.number
+        if copied is not None:
+            gathered = dataclasses.replace(gathered, left_out=images.n_images + np.unique(copied.test.places[:, 1]))
+    number = fold_numbers(gathered.folds, images.n_images)
     shift = None
     if new.X is not None:
         shift = train_test_shift(
             FirstView(X), FirstView(new.X), images.groups, seed=settings.seed, memory=gathered.memory
         )
-    warnings = leak_warnings(found, images.ids, new.ids, number, is_grouped=settings.group_near_duplicates)
+    is_grouped = settings.group_near_duplicates
+    warnings = leak_warnings(found, images.ids, new.ids, number, is_grouped=is_grouped)
     table = leaks_table(found, images.ids, new.ids, number)
+    if copied is not None:
+        warnings += further_warnings(copied, images.ids, gathered.further_ids, is_grouped=is_grouped)
+        table = pd.concat([table, further_table(copied, images.ids, gathered.further_ids, number)])
     return gathered, Guard(
         warnings=(*new.warnings, *warnings),
         notes=() if shift is None else (shift if isinstance(shift, str) else shift.sentence,),
         table=table.to_csv(index=False, lineterminator="\n").encode(),
         description={
-            "near_duplicates": _told(settings, found, int(across_folds(found, number).sum())),
+            "near_duplicates": _told(settings, found, int(across_folds(found, number).sum()))
+            | {"n_pairs_with_further": None if copied is None else len(copied.test)},
             "shift": dataclasses.asdict(shift) if isinstance(shift, Shift) else None,
         },
     )

@@ -40,6 +40,8 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
         How many outputs are averaged.
     keeps_images : bool
         Whether what is learned holds a row for each training image.
+    weighs_members : bool
+        Whether members of a class weigh more than others do, where labels are many (``positive_weights`` of the problem).
     power : float
         Features x are used as ``sign(x) |x|^power`` (Perronnin et al., 2010).
     temperature : float
@@ -53,6 +55,7 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
     chosen: ClassVar[str]
     n_members: ClassVar[int] = 1
     keeps_images: ClassVar[bool] = False
+    weighs_members: ClassVar[bool] = True
     power: float
     temperature: float
     classes_: NDArray[Any]

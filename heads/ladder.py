@@ -13,6 +13,8 @@ from heads.problem import Problem, TrainingData, TrainingSet
 KEPT = 3
 """A rung has so many times as many images as the one below it; of so many settings one climbs on."""
 N_RUNGS = 3
+MOST_CELLS = N_RUNGS + 2
+"""A ladder has so many cells: pieces, the images that judge, those that are held out."""
 _JUDGES = 5
 
 

@@ -10,26 +10,41 @@ import pandas as pd
 
 from heads.alike_pairs import AlikePairs
 from heads.arrays import Bool, Indices
+from heads.folds import Fold
 from heads.near_duplicates import NearDuplicates
 
 COLUMNS = ("id", "other_id", "where", "cosine", "fold", "other_fold")
 _MOST_EXAMPLES = 5
 
 
+def fold_numbers(folds: Sequence[Fold], n_images: int) -> Indices:
+    """Return the fold in which each image is held out, in each repeat.
+
+    Returns
+    -------
+    int64 array, shape (n_repeats, n_images)
+    """
+    numbers = np.zeros((1 + max(fold.repeat for fold in folds), n_images), dtype=np.int64)
+    for fold in folds:
+        numbers[fold.repeat, fold.held_out] = fold.number
+    return numbers
+
+
 def across_folds(found: NearDuplicates, folds: Indices) -> Bool:
-    """Find the pairs of labelled images that a fold parts: one is learned from while the other is judged.
+    """Find the pairs of labelled images that a fold of any repeat parts: one is learned from while the other is judged.
 
     Parameters
     ----------
     found : NearDuplicates
-    folds : int64 array, shape (n_images,)
+    folds : int64 array, shape (n_repeats, n_images)
         In which fold each image is held out.
 
     Returns
     -------
     bool array, shape (n_pairs,)
     """
-    parted: Bool = folds[found.train.places[:, 0]] != folds[found.train.places[:, 1]]
+    first, second = found.train.places.T
+    parted: Bool = (folds[:, first] != folds[:, second]).any(axis=0)
     return parted
 
 
@@ -49,7 +64,7 @@ def leak_warnings(
     ids : sequence of str, length n_images
     other_ids : sequence of str, length n_others
         Of the test images.
-    folds : int64 array, shape (n_images,)
+    folds : int64 array, shape (n_repeats, n_images)
         In which fold each image is held out.
     is_grouped : bool
         Whether near-duplicates were already made groups.
@@ -129,12 +144,48 @@ def leaks_table(found: NearDuplicates, ids: Sequence[str], other_ids: Sequence[s
     -------
     DataFrame
         Columns ``id``, ``other_id``, ``where`` (``train`` or ``test``: where the other is), ``cosine`` (6 decimals), ``fold``,
-        ``other_fold`` (missing for test images); pairs of training images first, the most alike first.
+        ``other_fold`` (of the first repeat; missing for test images); pairs of training images first, the most alike first.
     """
     parts = [
-        _part(found.train, ids, ids, "train", folds, folds),
-        _part(found.test, ids, other_ids, "test", folds, None),
+        _part(found.train, ids, ids, "train", folds[0], folds[0]),
+        _part(found.test, ids, other_ids, "test", folds[0], None),
     ]
+    return _table(parts)
+
+
+def further_warnings(
+    copied: NearDuplicates, ids: Sequence[str], further_ids: Sequence[str], *, is_grouped: bool
+) -> tuple[str, ...]:
+    """Say which further images are near-duplicates of scored ones: they train in every fold, also where those are held out.
+
+    Parameters
+    ----------
+    copied : NearDuplicates
+        Between scored images and, in place of test images, further ones.
+    ids, further_ids : sequence of str
+    is_grouped : bool
+        Whether such images were left out.
+    """
+    if not len(copied.test):
+        return ()
+    examples = _examples(copied.test, np.arange(len(copied.test)), ids, further_ids)
+    n_touched = len(np.unique(copied.test.places[:, 1]))
+    outcome = "left out" if is_grouped else "figures may be too good: --group-near-duplicates leaves them out"
+    text = (
+        f"{n_touched} of {copied.n_others} further images are near-duplicates of scored images, which they give away where these "
+        f"are held out: {examples}; {outcome}"
+    )
+    return (text,)
+
+
+def further_table(
+    copied: NearDuplicates, ids: Sequence[str], further_ids: Sequence[str], folds: Indices
+) -> pd.DataFrame:
+    """List pairs of a scored and a further image (``where`` is ``extra``), as :func:`leaks_table` does."""
+    return _table([_part(copied.test, ids, further_ids, "extra", folds[0], None)])
+
+
+def _table(parts: Sequence[dict[str, list[Any]]]) -> pd.DataFrame:
     table = {name: [cell for part in parts for cell in part[name]] for name in COLUMNS}
     kinds = {"cosine": "float64", "fold": "int64", "other_fold": "Int64"}
     return pd.DataFrame({name: pd.Series(cells, dtype=kinds.get(name, "str")) for name, cells in table.items()})

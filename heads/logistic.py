@@ -134,9 +134,9 @@ class _Coordinates:
         weight = float(problem.weights[problem.images_of(cells)].sum()) * problem.rows.n_views
         curvature = C * weight * _variance_of_a_probability(problem, cells, self.classes)
         inverse_scale = moments.inverse_scale()
-        shaped = moments.correlation_within(inverse_scale).to(dtype).mul_(curvature + 1 - shrinkage)
+        shaped = moments.correlation_within(inverse_scale).mul_(curvature + 1 - shrinkage)
         shaped.diagonal().add_(shrinkage)
-        self._inverse = inverse_factor(shaped)
+        self._inverse = inverse_factor(shaped, dtype)
         self._inverse_scale = inverse_scale.to(dtype)[:, None]
         self._mean = moments.mean.to(dtype)
         self._unit = curvature**-0.5

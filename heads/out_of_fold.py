@@ -170,7 +170,7 @@ class _Gathered:
 
     def enter(self, fold: Fold, inner: Sequence[Evidence], outer: Evidence, kind: HeadKind, seed: int) -> None:
         """Choose by what was said inside the fold, and keep what the head so chosen says of the held-out images."""
-        shift = prior_shift(self._data, self._prior, fold.held_out)
+        shift = self._shift(kind, fold.held_out)
         choice = choose(kind, kind.build(seed).get_params(), inner, shift)
         self._choices[fold.repeat, fold.number] = choice
         self._averaged[fold.repeat, outer.images] = self._said(outer, choice, shift)
@@ -185,6 +185,9 @@ class _Gathered:
         """Keep what heads of the final fit's kind say of each fold's held-out images."""
         self._outer.extend(outer)
 
+    def _shift(self, kind: HeadKind, held_out: Indices | None = None) -> Float64:
+        return prior_shift(self._data, self._prior, held_out, weighs_members=kind.head.weighs_members)
+
     def _said(self, given: Evidence, choice: Choice, shift: Float64, n_views: int | None = None) -> Float64:
         scores, many = given.scores(choice.settings[self._chosen]), self._data.targets.is_many
         return image_probabilities(scores, choice.settings["temperature"], shift, many=many, n_views=n_views)
@@ -195,7 +198,7 @@ class _Gathered:
         return OutOfFold(
             predictions=Predictions(averaged=self._averaged, view_0=self._view_0, inner=inner),
             choices=tuple(self._choices[key] for key in self._order),
-            final=choose(kind, kind.build(seed).get_params(), self._outer, prior_shift(self._data, self._prior)),
+            final=choose(kind, kind.build(seed).get_params(), self._outer, self._shift(kind)),
         )
 
 

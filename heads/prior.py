@@ -12,7 +12,9 @@ from heads.problem import TrainingData
 Prior = Literal["balanced", "train"]
 
 
-def prior_shift(data: TrainingData, prior: Prior, held_out: Indices | None = None) -> Float64:
+def prior_shift(
+    data: TrainingData, prior: Prior, held_out: Indices | None = None, *, weighs_members: bool = True
+) -> Float64:
     """Return what is added to outputs, after the temperature, so that probabilities speak of a prior.
 
     A head that learned from weighted images speaks of the frequencies that the weights make. By Bayes' rule the log-odds under
@@ -25,6 +27,8 @@ def prior_shift(data: TrainingData, prior: Prior, held_out: Indices | None = Non
         All classes alike (of many labels: members and others of each class alike), or as the training images have them.
     held_out : int64 array, optional
         Places of scored images that were not learned from.
+    weighs_members : bool
+        Of the head; see :class:`heads.head.Head`.
 
     Returns
     -------
@@ -42,7 +46,8 @@ def prior_shift(data: TrainingData, prior: Prior, held_out: Indices | None = Non
     shift = np.zeros(len(counts))
     if data.targets.is_many:
         others = np.maximum(weights.sum() - learned, 1e-300)
-        shift[seen] = -np.log(data.positive_weights[seen] * learned[seen] / others[seen])
+        member = data.positive_weights if weighs_members else np.ones(len(counts))
+        shift[seen] = -np.log(member[seen] * learned[seen] / others[seen])
         if prior == "train":
             shift[seen] += np.log(counts[seen]) - np.log(np.maximum(n_images - counts[seen], 1))
         return shift

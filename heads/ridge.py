@@ -41,6 +41,8 @@ class RidgeHead(LinearHead):
     """
 
     chosen = "alpha"
+    # A weight a class would take sums over the rows for each class.
+    weighs_members = False
 
     def __init__(self, alpha: float = 1000.0, temperature: float = 0.2, power: float = 0.5) -> None:
         self.alpha = alpha
@@ -81,7 +83,7 @@ class RidgeHead(LinearHead):
 def solve_shifted(
     gram: torch.Tensor, moment: torch.Tensor, shifts: Sequence[float], dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """Solve ``(gram + shift I) B = moment`` for each shift to float64's precision, by factors in the rows' own type.
+    """Solve ``(gram + shift I) B = moment`` for each shift until what is left over is a 1e-7 of the right side, by factors in the rows' own type.
 
     A factor in float32 takes half the time; a few steps of refinement (Wilkinson, 1963), which all shifts share, mend its rounding,
     and where they do not, as for a tiny shift, float64 factors.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -69,10 +70,11 @@ def fit_heads(settings: FitSettings, progress: Progress = silent) -> Run:
     clock.lap("folds_s")
 
     fitted = []
-    shift = prior_shift(data, settings.prior_of(many=images.targets.is_many))
+    prior = settings.prior_of(many=images.targets.is_many)
     for place, (name, kind) in enumerate(kinds.items()):
         progress(f"final fit: {name}", place, len(kinds))
         head = fit_final(kind, data, said.found[name].final)
+        shift = prior_shift(data, prior, weighs_members=head.weighs_members)
         fitted.append(FittedHead(name=name, head=head, classes=images.classes, blocks=gathered.blocks, shift=shift))
     clock.lap("final_fit_s")
 
@@ -164,7 +166,7 @@ def _description(
         "class_counts": images.class_counts.tolist(),
         "n_images": images.n_images,
         **seen.description,
-        "n_extra": len(gathered.targets) - images.n_images,
+        "n_extra": len(gathered.further_ids) - len(gathered.left_out),
         "resampling": _resampling(settings, gathered, data),
         "n_quarantined": images.n_quarantined,
         "n_unlabelled": images.n_unlabelled,
@@ -191,4 +193,7 @@ def _resampling(settings: FitSettings, gathered: Gathered, data: TrainingData) -
 
 
 def _told(choice: Choice) -> dict[str, Any]:
-    return {"settings": choice.settings, "candidates": [list(pair) for pair in choice.candidates]}
+    return {
+        "settings": choice.settings,
+        "candidates": [[tried, loss if math.isfinite(loss) else None] for tried, loss in choice.candidates],
+    }

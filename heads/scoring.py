@@ -13,7 +13,7 @@ from heads.folds import Fold
 from heads.many_metrics import HEADLINE_MANY, headline_many, score_many
 from heads.metrics import HEADLINE, headline, score
 from heads.predictions import Predictions
-from heads.targets import OneLabel, Targets
+from heads.targets import Targets
 
 
 def headline_names(*, many: bool) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def headline_of(targets: Targets, probabilities: Float, called: Bool | None) -> 
     called : bool array, same shape
         What images are called, where they may have many labels; None where they have one.
     """
-    if isinstance(targets, OneLabel) or called is None:
+    if called is None:
         return headline(targets.members.argmax(axis=1), probabilities)
     return headline_many(targets.members, probabilities, called)
 
@@ -62,7 +62,7 @@ def score_of(
         Shown beside the classes, where images may have many labels.
     seed : int
     """
-    if isinstance(targets, OneLabel) or called is None:
+    if called is None:
         return score(targets.members.argmax(axis=1), probabilities, classes, groups, seed=seed)
     return score_many(targets.members, probabilities, called, classes, groups, thresholds=thresholds, seed=seed)
 

@@ -13,7 +13,7 @@ import numpy as np
 from features_cache.progress import Progress, silent
 from heads.arrays import Float64
 from heads.catalogue import HeadKind
-from heads.choosing import choose, evidence
+from heads.choosing import Diverged, choose, evidence
 from heads.cross_fit import cross_fit
 from heads.folds import Fold
 from heads.ladder import KEPT, Ladder, make_ladder
@@ -151,9 +151,10 @@ def search_heads(
     n_done = 0
     progress(what, n_done, n_fits)
     for fold, ladder in zip(places, ladders, strict=True):
-        shift = prior_shift(data, prior, None if fold is None else fold.held_out)
         for name, kind in kinds.items():
             trials = []
+            held_out = None if fold is None else fold.held_out
+            shift = prior_shift(data, prior, held_out, weighs_members=kind.head.weighs_members)
             if ladder is not None:
                 for trial in _climb(kind, drawn[name], data, ladder, shift, n_averaged=n_averaged, seed=seed):
                     trials.append(trial)
@@ -240,10 +241,11 @@ def _loss(
     asked = {judgement.learned: judgement.judged}
     said = cross_fit(head, problem, asked, kind.grid, n_views=n_averaged, progress=silent, what="")
     unwatched = dataclasses.replace(kind, watched=())
-    choice = choose(unwatched, head.get_params(), [evidence(problem, said, judgement)], shift)
-    loss = dict(choice.candidates)[choice.settings[kind.head.chosen]]
-    # A learning rate too large for these features: no number is worse than any.
-    return loss if math.isfinite(loss) else math.inf
+    try:
+        choice = choose(unwatched, head.get_params(), [evidence(problem, said, judgement)], shift)
+    except Diverged:  # by a learning rate too large for these features, say: others were tried, too
+        return math.inf
+    return dict(choice.candidates)[choice.settings[kind.head.chosen]]
 
 
 def _concluded(kind: HeadKind, trials: Sequence[Trial]) -> Search:

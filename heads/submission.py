@@ -15,7 +15,7 @@ from features_cache.errors import OptionError, OutputExists, RunError, Submissio
 from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS, any_random
-from heads.arrays import Bool, Float, Float64, Indices
+from heads.arrays import Bool, Float64, Indices
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
 from heads.fitted import check_blocks, same_classes
@@ -23,8 +23,6 @@ from heads.fitted_run import FittedRun
 from heads.run_folder import known_submissions, remember_submission
 from heads.submission_format import FORMATS, Form, Format, read_form
 from heads.thresholds import apply_thresholds
-
-_CHUNK_IMAGES = 2048
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +32,7 @@ class SubmitSettings:
     Parameters
     ----------
     runs : tuple of Path
-        Run folders (or ``runs/latest``); all heads of all of them weigh the same.
+        Run folders (or ``runs/latest``); each counts by its number of heads, and within a run its ensemble's weights hold.
     features : Path
         The cache of the test images.
     sample : Path, optional
@@ -165,7 +163,7 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
         n_views = 1 if all(each.views for each in runs) else cache.n_views
     if not np.isfinite(probabilities).all():
         bad = [form.ids[row] for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()]
-        msg = f"{len(bad)} images have a probability that is not a number ({listed(bad, 5)}); expected none. Run `cli featurize --overwrite`"
+        msg = f"{len(bad)} images have a probability that is not a number ({listed(bad, 5)}); expected none. Run `cli featurize --repair`"
         raise SubmissionError(msg)
     called = _call(runs, probabilities)
     files = {settings.out: form.table(probabilities, called, classes, runs[0].separator or " ")}
@@ -207,11 +205,12 @@ def _common(runs: Sequence[FittedRun]) -> tuple[str, ...]:
 
 
 def _call(runs: Sequence[FittedRun], probabilities: Float64) -> Bool | None:
-    """Say what images are called, where they may have many labels: by the mean of the runs' thresholds."""
+    """Say what images are called, where they may have many labels: by the runs' thresholds, averaged as their probabilities are."""
     if not runs[0].many_labels:
         return None
     names = [ENSEMBLE if len(each.heads) > 1 else each.heads[0].name for each in runs]
-    values = np.mean([each.thresholds(name) for each, name in zip(runs, names, strict=True)], axis=0)
+    own = [each.thresholds(name) for each, name in zip(runs, names, strict=True)]
+    values = np.average(own, axis=0, weights=[len(each.heads) for each in runs])
     return apply_thresholds(probabilities, values, at_least_one=bool(runs[0].run["target"]["at_least_one"]))
 
 
@@ -262,7 +261,7 @@ def _check_quarantined(settings: SubmitSettings, ids: Sequence[str], good: Bool)
     if bad and settings.fill_quarantined == "no":
         msg = (
             f"{settings.features}: {len(bad)} of {len(ids)} test images are quarantined ({listed(bad, 5)}); expected features "
-            f"of each. Mend the images and run `cli featurize --overwrite`, or give them the training images' class frequencies "
+            f"of each. Mend the images and run `cli featurize --repair`, or give them the training images' class frequencies "
             f"with --fill-quarantined prior"
         )
         raise SubmissionError(msg)
@@ -275,20 +274,12 @@ def _prior(runs: Sequence[FittedRun]) -> Float64:
 
 
 def _predict(runs: Sequence[FittedRun], cache: FeatureCache, rows: Indices) -> Float64:
-    parts = []
-    for start in range(0, len(rows), _CHUNK_IMAGES):
-        chunk = rows[start : start + _CHUNK_IMAGES]
-        probabilities = []
-        for each in runs:
-            X: Float = cache.load(rows=chunk, views=each.views, blocks=each.block_names)
-            predicted = np.full((len(X), len(each.heads[0].classes)), np.nan)
-            known = np.isfinite(X).all(axis=(1, 2))
-            if known.any():
-                predicted[known] = each.predict_together(X[known])
-            probabilities.append(predicted)
-        parts.append(average(probabilities, [len(each.heads) for each in runs]))
-    n_classes = len(runs[0].heads[0].classes)
-    return np.concatenate(parts) if parts else np.zeros((0, n_classes))
+    """Average what runs say, each counting by its number of heads."""
+    said = []
+    for each in runs:
+        *_, together = each.predict_rows(cache, rows).values()
+        said.append(together)
+    return average(said, [len(each.heads) for each in runs])
 
 
 def _publish(path: Path, table: pd.DataFrame, folder: Path) -> None:

@@ -59,9 +59,9 @@ class Whitening:
         mean = moments.mean.to(dtype)
         if shrinkage == 1:
             return cls(mean, inverse_scale.to(dtype))
-        shrunk = moments.correlation_within(inverse_scale).to(dtype).mul_(1 - shrinkage)
+        shrunk = moments.correlation_within(inverse_scale).mul_(1 - shrinkage)
         shrunk.diagonal().add_(shrinkage)
-        inverse = inverse_factor(shrunk)
+        inverse = inverse_factor(shrunk, dtype)
         return cls(mean, inverse.T.mul_(inverse_scale.to(dtype)[:, None]))
 
     def apply(self, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

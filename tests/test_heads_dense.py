@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from heads import dense, ridge
+from heads.catalogue import make_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -50,9 +51,8 @@ def test_layers_of_networks_keep_float32s_precision_and_the_setting_comes_back()
 
 def test_shifts_that_share_their_refinement_are_each_solved_as_in_float64_and_one_that_fails_takes_none_with_it():
     draw = np.random.default_rng(0)
-    # Of rank 60: with the least shift float32 cannot factor it, and float64 only just.
-    rows = draw.normal(size=(60, 80)) * np.logspace(0, -3, 80)
-    gram, moment = rows.T @ rows, draw.normal(size=(80, 3))
+    rows = draw.normal(size=(60, 80))  # so that the least shift is lost in float32's rounding
+    gram, moment = rows.T @ rows, rows.T @ draw.normal(size=(60, 3))
     shifts = (100.0, 1.0, 1e-2, 1e-9)
     solved = ridge.solve_shifted(torch.from_numpy(gram), torch.from_numpy(moment), shifts, torch.float32)
     assert torch.linalg.cholesky_ex(torch.from_numpy(gram).float() + 1e-9 * torch.eye(80)).info > 0
@@ -89,3 +89,24 @@ def test_memory_that_is_kept_is_not_asked_of_the_system_again():
         assert done.returncode == 0, done.stderr
         faults[name] = int(done.stdout)
     assert faults["kept"] * 4 < faults["returned"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_inverse_factor_of_a_matrix_that_rounding_left_indefinite_is_that_of_one_a_hair_larger(dtype):
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(30, 80, generator=draw, dtype=torch.float64)
+    matrix = rows.T @ rows - 1e-5 * torch.eye(80, dtype=torch.float64)
+    assert torch.linalg.eigvalsh(matrix)[0] < 0
+    inverse = dense.inverse_factor(matrix, dtype).double()
+    factor = torch.linalg.solve_triangular(inverse, torch.eye(80, dtype=torch.float64), upper=False)
+    assert float((factor @ factor.T - matrix).abs().max()) < 1e-3 * float(matrix.diagonal().mean())
+    with pytest.raises(ValueError, match="not positive definite"):
+        dense.inverse_factor(-matrix, dtype)
+
+
+def test_the_logistic_head_fits_with_hardly_any_penalty_where_columns_outnumber_rows():
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(40, 200)).astype(np.float32) ** 2
+    y = np.arange(40) % 4
+    head = make_head("logistic", C=1e4, shrinkage=0.001).fit(X, y)
+    assert (head.predict(X) == y).all()

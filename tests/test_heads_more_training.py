@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from features_cache.errors import LabelError, OptionError, RecipeMismatch
+from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads.catalogue import HEADS, POWER
 from heads.ensemble import combine, greedy_weights
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.gather import gather, training_data
+from heads.guard import guarded
 from heads.out_of_fold import out_of_fold
 from heads.predictions import Inner, Predictions
 from heads.prior import prior_shift
@@ -173,9 +176,50 @@ def test_further_images_that_would_give_held_out_ones_away_are_left_out(settings
     gathered = gather(double)
     assert len(gathered.targets) == 61
     assert any(
-        "1 images have the same bytes as scored images ('a'); left out" in text for text in gathered.images.warnings
+        "1 images have the bytes, or the name, of scored images ('a'); left out" in text
+        for text in gathered.images.warnings
     )
     assert any("has no column 'lab': nobody can tell" in text for text in gathered.images.warnings)
+
+
+def test_further_images_of_unknown_bytes_are_told_apart_by_their_names(settings, project, tmp_path):
+    labels = np.array([CLASSES.index(label) for label in project.labels])[:2]
+    ids = [project.ids[0], "another"]
+    write_cache(tmp_path / "made.h5", ids=ids, features=draw_features(labels, seed=9), blocks=make_blocks())
+    table = write_csv(tmp_path / "made.csv", ["id", "label"], list(zip(ids, project.labels[:2], strict=True)))
+    gathered = gather(dataclasses.replace(settings, extra=tmp_path / "made.h5", extra_labels=table))
+    assert gathered.further_ids == ("another",)
+
+
+@pytest.mark.parametrize("is_grouped", [False, True])
+def test_a_further_image_that_is_nearly_a_scored_one_is_told_and_left_out_where_near_duplicates_are_grouped(
+    settings, project, tmp_path, is_grouped
+):
+    more = dataclasses.replace(settings, **write_extra(tmp_path), group_near_duplicates=is_grouped, repeats=2)
+    with FeatureCache(settings.features) as cache:
+        copied = cache.load(rows=np.array([4]))
+    labels = np.append(np.arange(29) % 3, CLASSES.index(project.labels[4]))
+    X = draw_features(labels, seed=5)
+    X[29:] = copied * 1.001
+    (tmp_path / "extra.h5").unlink()
+    ids = [f"x{place:03d}" for place in range(30)]
+    write_cache(tmp_path / "extra.h5", ids=ids, features=X, blocks=make_blocks())
+    names = [CLASSES[index] for index in labels]
+    write_csv(
+        tmp_path / "extra.csv", ["id", "label", "lab"], [[a, b, f"o{a}"] for a, b in zip(ids, names, strict=True)]
+    )
+
+    gathered, seen = guarded(more, gather(more))
+    (told,) = (text for text in seen.warnings if "further images" in text)
+    assert f"'{project.ids[4]}' and 'x029' (cosine 1.000)" in told
+    assert told.endswith("left out" if is_grouped else "--group-near-duplicates leaves them out")
+    listed = pd.read_csv(io.BytesIO(seen.table), dtype=str)
+    pairs = listed[listed["where"] == "extra"]
+    assert pairs.loc[pairs["id"] == project.ids[4], "other_id"].tolist() == ["x029"]
+    learned = training_data(more, gathered, POWER).weights > 0
+    assert learned[:60].all()
+    assert learned[89] == (not is_grouped)
+    assert read_run(fit_heads(more).folder)["n_extra"] == learned[60:].sum()
 
 
 @pytest.mark.parametrize(

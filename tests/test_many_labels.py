@@ -289,10 +289,11 @@ def test_without_at_least_one_an_image_may_be_called_nothing(folder, settings, t
     assert thresholds["values"] == [0.97] * 3
 
 
-def test_probabilities_speak_of_the_prior_that_was_asked_for(settings, tmp_path):
+@pytest.mark.parametrize("name", ["ridge", "logistic", "mlp", "knn"])
+def test_probabilities_speak_of_the_prior_that_was_asked_for(settings, tmp_path, name):
     said = {}
     for prior in ("train", "balanced"):
-        run = fit_heads(dataclasses.replace(settings, prior=prior, heads=("logistic",), out=tmp_path / prior))
+        run = fit_heads(dataclasses.replace(settings, prior=prior, heads=(name,), out=tmp_path / prior))
         said[prior] = pd.read_csv(run.folder / "oof.csv")[list(NAMES)].to_numpy().mean(axis=0)
     share = draw_many(120)[1].mean(axis=0)
     np.testing.assert_allclose(said["train"], share, atol=0.06)

@@ -99,7 +99,7 @@ def test_more_pairs_than_are_kept_are_said_to_be_more_and_the_threshold_is_where
     assert len(few.train) == 1000
     assert few.threshold.value == few.train.cosines[-1]
     np.testing.assert_array_equal(few.train.places, found.train.places[:1000])
-    told = leak_warnings(few, leaky.ids, (), np.arange(len(leaky.ids)) % 5, is_grouped=False)
+    told = leak_warnings(few, leaky.ids, (), np.arange(len(leaky.ids))[None] % 5, is_grouped=False)
     assert "or more pairs of near-duplicate images" in told[0]
 
 
@@ -135,7 +135,7 @@ def test_a_test_cache_of_one_view_has_a_threshold_of_its_own(leaky):
     assert (left[first] == right[second]).mean() > 0.95
     assert len(found.test) > 0.9 * (left[:, None] == right).sum()
     ids = [str(place) for place in range(len(leaky.X))]
-    told = leak_warnings(found, ids, ids, np.zeros(len(left), np.int64), is_grouped=False)
+    told = leak_warnings(found, ids, ids, np.zeros((1, len(left)), np.int64), is_grouped=False)
     assert "between training and test, whose images have fewer views" in told[-1]
 
 
@@ -301,8 +301,8 @@ def test_pairs_across_folds_and_in_the_test_set_are_told_with_examples_and_what_
     ids, labels = list(leaky.ids), leaky.labels
     found = find_near_duplicates(leaky.X, labels, leaky.X[:7])
     folds = np.arange(len(ids)) % 5
-    told = leak_warnings(found, ids, [f"test{place}" for place in range(7)], folds, is_grouped=False)
-    n_parted = int(across_folds(found, folds).sum())
+    told = leak_warnings(found, ids, [f"test{place}" for place in range(7)], folds[None], is_grouped=False)
+    n_parted = int(across_folds(found, folds[None]).sum())
     assert n_parted == sum(folds[first] != folds[second] for first, second in pairs_of(found))
     assert told[0].startswith(
         f"{n_parted} pairs of near-duplicate images (1600 of 1600 images) stand in different folds"
@@ -313,25 +313,25 @@ def test_pairs_across_folds_and_in_the_test_set_are_told_with_examples_and_what_
     assert f"{len(found.test)} pairs of a training and a test image" in told[1]
     assert "(7 of 7 test images)" in told[1]
     assert "95% of the copies that the augmentation makes" in told[2]
-    grouped = leak_warnings(found, ids, [f"test{place}" for place in range(7)], folds, is_grouped=True)
+    grouped = leak_warnings(found, ids, [f"test{place}" for place in range(7)], folds[None], is_grouped=True)
     assert "type --group-near-duplicates" not in grouped[0]
 
 
 def test_where_nothing_leaks_nothing_is_told(leaky, found):
-    assert leak_warnings(found, leaky.ids, leaky.new_ids, leaky.originals % 5, is_grouped=False) == ()
+    assert leak_warnings(found, leaky.ids, leaky.new_ids, leaky.originals[None] % 5, is_grouped=False) == ()
 
 
 def test_a_fixed_threshold_is_told_to_be_one():
     data = make_leaky_data(n_views=1, n_test=5)
     found = find_near_duplicates(data.X, data.labels)
-    told = leak_warnings(found, data.ids, (), np.arange(len(data.ids)) % 5, is_grouped=False)
+    told = leak_warnings(found, data.ids, (), np.arange(len(data.ids))[None] % 5, is_grouped=False)
     assert "featurize with --augment for a better one" in told[-1]
 
 
 def test_the_table_lists_every_pair_with_its_folds(leaky):
     found = find_near_duplicates(leaky.X, leaky.labels, leaky.X[:2])
     folds = np.arange(len(leaky.ids)) % 3
-    table = leaks_table(found, leaky.ids, ("a", "b"), folds)
+    table = leaks_table(found, leaky.ids, ("a", "b"), folds[None])
     assert tuple(table.columns) == COLUMNS
     assert len(table) == len(found.train) + len(found.test)
     first = table.iloc[0]
@@ -342,7 +342,9 @@ def test_the_table_lists_every_pair_with_its_folds(leaky):
     assert set(test["other_id"]) == {"a", "b"}
     assert test["other_fold"].isna().all()
     assert table.to_csv(index=False).splitlines()[-1].endswith(",")
-    assert len(leaks_table(find_near_duplicates(leaky.X[:1], leaky.labels[:1]), leaky.ids[:1], (), folds[:1])) == 0
+    assert (
+        len(leaks_table(find_near_duplicates(leaky.X[:1], leaky.labels[:1]), leaky.ids[:1], (), folds[None, :1])) == 0
+    )
 
 
 # What it is for
