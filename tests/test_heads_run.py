@@ -320,6 +320,13 @@ def test_evaluate_scores_unseen_images_with_the_columns_of_the_run(run, tmp_path
     assert metrics_table(figures).row_count == 4
 
 
+def test_labels_of_another_kind_than_the_runs_are_an_error(run, tmp_path):
+    with pytest.raises(
+        LabelError, match=r"many labels an image, but the run was fitted on one .* leave --separator out"
+    ):
+        evaluate(EvaluateSettings(run=run.folder, **new_images(tmp_path), separator=" "))
+
+
 def test_evaluate_refuses_images_that_were_fitted_on(project, run):
     with pytest.raises(LabelError, match=r"fitted on 60 of these 60 images \('0001', .*out-of-fold figures"):
         evaluate(EvaluateSettings(run=run.folder, features=project.train, labels=project.csv))
