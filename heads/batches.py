@@ -40,7 +40,8 @@ class Batches:
     def epoch(self, batch_rows: int) -> Iterator[Batch]:
         """Go through all rows once."""
         order = torch.randperm(len(self._X)).to(self._X.device)
-        for batch in order.split(batch_rows):  # type: ignore[no-untyped-call]
+        # Of nearly one size: a last batch of a few rows would be a step as long as the others, and mostly noise.
+        for batch in order.tensor_split(self.n_steps(batch_rows)):
             yield self._X[batch], batch // self._n_views
 
 
@@ -82,7 +83,6 @@ class StreamedBatches(Batches):
             n_rows = self._fill(X, self._images[places])
             image_of_row = torch.from_numpy(places.repeat(n_views)).to(device)
             shuffled = torch.randperm(n_rows).to(device)
-            # Of nearly one size: a last batch of a few rows would be a step as long as the others, and mostly noise.
             for batch in shuffled.tensor_split(-(-n_rows // batch_rows)):
                 yield X[batch], image_of_row[batch]
 
