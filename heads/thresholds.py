@@ -121,8 +121,7 @@ def choose_common(
     groups : int64 array, shape (n_images,), optional
         0 to n_groups - 1; what the bootstrap draws.
     n_resamples : int
-        0 for thresholds without intervals: both edges are the threshold.
-        For the interval; at least 1.
+        For the intervals; 0 for thresholds without them: both edges are the threshold.
     seed : int
         Of the bootstrap.
 
