@@ -9,8 +9,8 @@ DEMO_OPTIONS ?=
 
 help:
 	@echo "make demo       the main job on drawn cells, scored (a few minutes after the install)"
-	@echo "make test       the whole test suite"
-	@echo "make test-slow  all of it, with the long trials of the store"
+	@echo "make test       the test suite, but for the long trials and what needs a GPU"
+	@echo "make test-slow  the same with the long trials of the store (pytest -m gpu: what needs a GPU)"
 	@echo "make bench-store  what the store survives and costs, in one table"
 	@echo "make bench-heads  heads beside scikit-learn on the first challenge's size (half an hour)"
 	@echo "make bench-memory  heads on a cache of 8 GB within 2 GB of memory (hours; 16 GB of disk)"

@@ -26,9 +26,9 @@ sys.path[:0] = [str(HOUSE), str(HOUSE / "tests")]
 
 import hostile  # noqa: E402 - the tests' own trials
 import store_trials  # noqa: E402
-import test_shards  # noqa: E402
-import test_verify  # noqa: E402
-from conftest import QUICK, blocks, picture  # noqa: E402
+from cache_data import QUICK, blocks, picture  # noqa: E402
+from damage_data import damage_caches, damage_parts  # noqa: E402
+from shards_data import concurrent_reads  # noqa: E402
 
 from features_cache.errors import Refused  # noqa: E402
 from features_cache.extend import Held  # noqa: E402
@@ -67,15 +67,15 @@ def trials(folder: Path, *, quick: bool) -> Iterator[Row]:
     yield "its cache is that of an undisturbed run", "yes" if is_same else "NO", "yes"
     n_trials = 100 if quick else 1000
     (folder / "damage").mkdir()
-    found = test_verify.damage_caches(folder / "damage", n_trials // 2)
-    found += test_verify.damage_parts(folder / "damage" / "parts", n_trials // 2)
+    found = damage_caches(folder / "damage", n_trials // 2)
+    found += damage_parts(folder / "damage" / "parts", n_trials // 2)
     yield "damage found", f"{found} of {n_trials}", "1,000 of 1,000"
     refused = sum(
         _is_refused(folder / f"hostile-{number}.h5", make) for number, make in enumerate(hostile.KINDS.values())
     )
     yield "kinds of hostile files refused", f"{refused} of {len(hostile.KINDS)}", ">= 25, all"
     (folder / "shards").mkdir()
-    n_reads, n_torn = test_shards.concurrent_reads(
+    n_reads, n_torn = concurrent_reads(
         folder / "shards", n_generations=4 if quick else 24, least=500 if quick else 5000
     )
     yield "reads beside four writers; torn", f"{n_reads:,}; {n_torn}", ">= 10,000; 0"

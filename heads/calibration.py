@@ -1,4 +1,4 @@
-"""Whether probabilities are frequencies: of images predicted with 0.8, 80 % should be right."""
+"""Whether probabilities are frequencies: of what is predicted with 0.8, 80 % should be so."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from heads.arrays import Float, Indices
+from heads.arrays import Bool, Float, Float64, Indices
 
 _N_BINS = 15
 
 
 def calibration(labels: Indices, probabilities: Float) -> dict[str, Any]:
-    """Compare confidence with accuracy, in bins of equal width (Guo et al., 2017).
+    """Compare the confidence in predicted classes with their accuracy; see :func:`calibration_of`.
 
     Parameters
     ----------
@@ -24,8 +24,7 @@ def calibration(labels: Indices, probabilities: Float) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``expected_error``: mean over images of how far their bin's accuracy is from its confidence, 0 to 1. ``bins``: of each of
-        15 bins that holds images, ``n_images``, ``confidence`` (mean probability of the predicted class), ``accuracy``.
+        As of :func:`calibration_of`; ``confidence`` is that in the predicted class.
 
     Examples
     --------
@@ -33,18 +32,58 @@ def calibration(labels: Indices, probabilities: Float) -> dict[str, Any]:
     >>> found["expected_error"], found["bins"]
     (0.25, [{'n_images': 4, 'confidence': 0.75, 'accuracy': 0.5}])
     """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    is_right = probabilities.argmax(axis=1) == labels
+    return calibration_of(probabilities.max(axis=1).astype(np.float64), probabilities.argmax(axis=1) == labels)
+
+
+def calibration_many(members: Bool, probabilities: Float) -> dict[str, Any]:
+    """Compare probabilities with frequencies over all decisions, one an image and class; see :func:`calibration_of`.
+
+    Parameters
+    ----------
+    members : bool array, shape (n_images, n_classes)
+    probabilities : float array, shape (n_images, n_classes)
+        0 to 1.
+
+    Returns
+    -------
+    dict
+        As of :func:`calibration_of`; ``n_images`` counts decisions, ``accuracy`` is the share of them that are of the class.
+
+    Examples
+    --------
+    >>> found = calibration_many(np.array([[True, False], [False, False]]), np.full((2, 2), 0.5))
+    >>> found["expected_error"], found["bins"]
+    (0.25, [{'n_images': 4, 'confidence': 0.5, 'accuracy': 0.25}])
+    """
+    return calibration_of(probabilities.reshape(-1).astype(np.float64), members.reshape(-1))
+
+
+def calibration_of(confidence: Float64, is_right: Bool) -> dict[str, Any]:
+    """Compare confidence with how often it was right, in bins of equal width (Guo et al., 2017).
+
+    Parameters
+    ----------
+    confidence : float64 array, shape (n_predictions,)
+        0 to 1.
+    is_right : bool array, shape (n_predictions,)
+
+    Returns
+    -------
+    dict
+        ``expected_error``: mean over predictions of how far their bin's accuracy is from its confidence, 0 to 1. ``bins``: of
+        each of 15 bins that holds predictions, ``n_images`` (how many), ``confidence`` (their mean), ``accuracy`` (the share
+        that were right).
+    """
     # The upper edge belongs to a bin: a probability of 1 is in the last one.
     place = np.clip(np.ceil(confidence * _N_BINS).astype(np.int64) - 1, 0, _N_BINS - 1)
+    counts = np.bincount(place, minlength=_N_BINS)
+    expected, right = (np.bincount(place, weights=values, minlength=_N_BINS) for values in (confidence, is_right))
     bins = [
         {
-            "n_images": int(here.sum()),
-            "confidence": float(confidence[here].mean()),
-            "accuracy": float(is_right[here].mean()),
+            "n_images": int(counts[here]),
+            "confidence": float(expected[here] / counts[here]),
+            "accuracy": float(right[here] / counts[here]),
         }
-        for here in (place == number for number in range(_N_BINS))
-        if here.any()
+        for here in np.flatnonzero(counts)
     ]
-    off = sum(each["n_images"] * abs(each["accuracy"] - each["confidence"]) for each in bins)
-    return {"expected_error": off / len(labels), "bins": bins}
+    return {"expected_error": float(np.abs(expected - right).sum() / max(len(confidence), 1)), "bins": bins}

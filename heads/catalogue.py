@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
+from heads import sizes
 from heads.dropout import DropoutHead
 from heads.head import Head
 from heads.logistic import LogisticHead
@@ -54,8 +55,7 @@ class HeadKind:
         return self.head(**{**({"seed": seed} if takes_seed else {}), **self.settings})
 
 
-# Of all heads, so that they share one copy of the rows and one pass of sums.
-POWER = 0.5
+POWER = sizes.POWER
 _SHRINKAGE, _BATCH_ROWS = LogUniform(0.03, 1.0), OneOf((64, 128, 256, 512))
 
 HEADS: Mapping[str, HeadKind] = MappingProxyType(

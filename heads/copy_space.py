@@ -8,16 +8,14 @@ import numpy as np
 import torch
 from scipy.linalg import eigh
 
+from heads import sizes
 from heads.arrays import Bool, Float32, Float64, ImageArray
 from heads.feature_rows import draw_in
 
-_POWER = 0.5
-MOST_FITTED = 4000
+MOST_FITTED = sizes.MOST_COMPARED
 _MOST_DIRECTIONS = 256
-_MOST_KEPT = 128
 _IMAGES_PER_DIRECTION = 4
 _SHRINKAGE = 0.05
-_CHUNK_VALUES = 1 << 24
 _CONSTANT = 1e-5
 
 
@@ -65,7 +63,7 @@ class CopySpace:
         """
         n_images, n_views, n_columns = X.shape
         step = max(1, -(-n_images // most))
-        drawn = draw_in(torch.from_numpy(np.ascontiguousarray(X[::step])), _POWER).numpy()
+        drawn = draw_in(torch.from_numpy(np.ascontiguousarray(X[::step])), sizes.POWER).numpy()
         rows = drawn.reshape(-1, n_columns)
         mean = rows.mean(axis=0, dtype=np.float64)
         spread = rows.std(axis=0, dtype=np.float64)
@@ -92,7 +90,7 @@ class CopySpace:
         within[np.diag_indices(n_directions)] += _SHRINKAGE * level + 1e-6 * float(variances.max(initial=0)) + 1e-12
         between = np.diag(variances) - within / n_views
         ratios, basis = eigh(between, within)
-        ratios, basis = ratios[::-1][:_MOST_KEPT], basis[:, ::-1][:, :_MOST_KEPT]
+        ratios, basis = ratios[::-1][: sizes.COPY_DIRECTIONS], basis[:, ::-1][:, : sizes.COPY_DIRECTIONS]
         is_kept = ratios > 0
         weights = np.sqrt(np.where(is_kept, ratios, 0)) / np.where(is_kept, ratios + 1 / n_views, 1)
         directions = axes @ basis * weights
@@ -114,10 +112,10 @@ class CopySpace:
             Rows of unit length, so that products are cosines; zeros for an image that lies at the mean.
         """
         out = np.empty((len(X), self.directions.shape[1]), np.float32)
-        n_each = max(1, _CHUNK_VALUES // max(1, X.shape[1] * X.shape[2]))
+        n_each = max(1, sizes.PIECE_VALUES // max(1, X.shape[1] * X.shape[2]))
         for start in range(0, len(X), n_each):
             piece = torch.from_numpy(np.ascontiguousarray(X[start : start + n_each, views]))
-            images = draw_in(piece, _POWER).numpy().mean(axis=1)
+            images = draw_in(piece, sizes.POWER).numpy().mean(axis=1)
             out[start : start + n_each] = ((images - self.mean) * self.inverse_scale) @ self.directions
         length = np.linalg.norm(out, axis=1, keepdims=True)
         unit: Float32 = np.divide(out, length, out=np.zeros_like(out), where=length > 1e-20)

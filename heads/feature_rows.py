@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from heads import sizes
 from heads.arrays import Float, Indices
 
-CHUNK_ROWS = 8192
+CHUNK_ROWS = sizes.CHUNK_ROWS
 
 
 class RowSource(abc.ABC):

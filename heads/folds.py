@@ -34,6 +34,19 @@ class Fold:
     held_out: Indices
 
 
+def require_folds(n_folds: int, n_repeats: int) -> None:
+    """Refuse numbers of folds and repeats that divide nothing.
+
+    Raises
+    ------
+    OptionError
+        If there are fewer than 2 folds, or no repeat.
+    """
+    if n_folds < 2 or n_repeats < 1:
+        msg = f"--folds {n_folds} --repeats {n_repeats}; expected at least 2 folds and 1 repeat"
+        raise OptionError(msg)
+
+
 def make_folds(
     targets: Targets, groups: Indices | None, *, n_folds: int, n_repeats: int = 1, seed: int = 0
 ) -> tuple[Fold, ...]:
@@ -63,10 +76,8 @@ def make_folds(
     OptionError
         If there are fewer images, groups or images of the largest class than folds, or numbers below their least.
     """
+    require_folds(n_folds, n_repeats)
     n_units, unit = (len(targets), "images") if groups is None else (len(np.unique(groups)), "groups")
-    if n_folds < 2 or n_repeats < 1:
-        msg = f"--folds {n_folds} --repeats {n_repeats}; expected at least 2 folds and 1 repeat"
-        raise OptionError(msg)
     if n_units < n_folds:
         advice = f"Use --folds {n_units}" if n_units > 1 else f"Give more {unit}, or another --group-column"
         msg = f"--folds {n_folds}: there are only {n_units} {unit}; expected at least one a fold. {advice}"

@@ -11,19 +11,12 @@ from numpy.typing import NDArray
 from features_cache.errors import LabelError
 from heads.arrays import Float, Float64, Indices
 from heads.bootstrap import interval, resampled_weights
-from heads.many_calibration import calibration_many
+from heads.calibration import calibration_many
 from heads.ranking import Ranking, rank_all
+from heads.targets import ManyLabels
 
 HEADLINE_MANY = ("macro_f1", "micro_f1", "mean_average_precision", "exact_match", "log_loss")
 _N_RESAMPLES = 1000
-_LEAST_PROBABILITY = 1e-15
-
-
-def decision_losses(members: NDArray[np.bool_], probabilities: Float) -> Float64:
-    """Return the binary cross-entropy of each image and class: float64 array, shape (n_images, n_classes), in nats."""
-    likely = np.clip(probabilities.astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
-    losses: Float64 = -np.log(np.where(members, likely, 1 - likely))
-    return losses
 
 
 def _average_precisions(rankings: Sequence[Ranking], weights: Indices) -> Float64:
@@ -55,7 +48,7 @@ class _Repeat:
             raise LabelError(msg)
         self.columns = [array.astype(np.float64) for array in (members & called, members, called)]
         # One column each, so that one product of matrices adds up both.
-        is_exact, losses = (members == called).all(axis=1), decision_losses(members, probabilities).mean(axis=1)
+        is_exact, losses = (members == called).all(axis=1), ManyLabels(members).losses(probabilities)
         self.of_images = np.column_stack([is_exact, losses])
 
     def figures(self, weights: Indices) -> dict[str, Float64]:

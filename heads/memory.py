@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from features_cache.errors import DiskFull, OptionError
+from heads.sizes import CHUNK_ROWS, COPY_DIRECTIONS, MOST_COMPARED, PAIRS, PIECE_VALUES
 
 # Python with torch, scikit-learn, pandas and matplotlib, and what torch loads for its first step of an optimiser, as resident
 # memory: docs/PERFORMANCE.md.
 INTERPRETER_BYTES = 950_000_000
-MOST_CHUNK_ROWS = 8192
 _LEAST_CHUNK_ROWS = 1024
 _CHUNK_SHARE = 16
 _PIECE_BYTES = 1 << 20
@@ -28,9 +28,9 @@ _SQUARES_OF_WHITENING = 3.0
 _POINTS_OF_A_SEARCH = 30
 _COEFFICIENTS_OF_RIDGE = 32
 _BYTES_OF_A_WEIGHT = 60  # of a network that learns, and of the one before, which is still looked at
-_COPIES_OF_COMPARED, _DIRECTIONS, _PIECE_VALUES = 5, 128, 1 << 24
-_LEAST_COMPARED, _MOST_COMPARED = 125, 4000
-_BYTES_OF_A_KEPT_VALUE, _PAIRS = 6, 2**24
+_COPIES_OF_COMPARED = 5
+_LEAST_COMPARED = 125
+_BYTES_OF_A_KEPT_VALUE = 6
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -131,8 +131,8 @@ class Work:
     def guard(self, n_compared: int) -> int:
         """Peak bytes of looking for near-duplicates, the space learned from so many images."""
         image = _NARROW * self.n_views * self.n_columns
-        places = 3 * _NARROW * _DIRECTIONS * (self.n_images + self.n_new)
-        pieces = _CHUNKS * _NARROW * min(_PIECE_VALUES, self.n_images * self.n_views * self.n_columns)
+        places = 3 * _NARROW * COPY_DIRECTIONS * (self.n_images + self.n_new)
+        pieces = _CHUNKS * _NARROW * min(PIECE_VALUES, self.n_images * self.n_views * self.n_columns)
         return max(_COPIES_OF_COMPARED * min(n_compared, self.n_images) * image, pieces) + places + self.square
 
     def sums(self, chunk_rows: int) -> int:
@@ -164,7 +164,7 @@ class Work:
         if not self.keeps_images:
             return 0
         kept = _BYTES_OF_A_KEPT_VALUE * self.n_images * self.n_columns
-        return kept + self.square + 4 * _NARROW * _PAIRS + _CHUNKS * self._chunk(chunk_rows)
+        return kept + self.square + 4 * _NARROW * PAIRS + _CHUNKS * self._chunk(chunk_rows)
 
     def _chunk(self, rows: int) -> int:
         return _NARROW * max(rows, self.n_views) * self.n_columns
@@ -180,13 +180,13 @@ class Work:
     @property
     def most(self) -> int:
         """Bytes with which everything is in memory at once, as without a limit."""
-        rows = MOST_CHUNK_ROWS
+        rows = CHUNK_ROWS
         networks = self.mlp(0, rows) + 2 * self.features
         fits = max(self.ridge(rows), self.logistic(self.n_sets, rows), networks, self.neighbours(rows))
         sums = 2 * self.n_cells * self.square
         learning = self.results + self.scores + self.n_copies * self.features + sums + fits
         new = _NARROW * self.n_new * self.n_views * self.n_columns
-        guard = self.features + new + self.guard(min(self.n_images, _MOST_COMPARED))
+        guard = self.features + new + self.guard(min(self.n_images, MOST_COMPARED))
         return INTERPRETER_BYTES + max(learning, guard)
 
 
@@ -218,7 +218,7 @@ class Memory:
         rows = self.free // _CHUNK_SHARE // (_NARROW * self.work.n_columns)
         while rows > _LEAST_CHUNK_ROWS and self._peak(rows) > self.free:
             rows //= 2
-        return min(max(rows, _LEAST_CHUNK_ROWS), MOST_CHUNK_ROWS)
+        return min(max(rows, _LEAST_CHUNK_ROWS), CHUNK_ROWS)
 
     def _peak(self, rows: int) -> int:
         work = self.work
@@ -241,7 +241,7 @@ class Memory:
     def compared_images(self) -> int:
         """Images that the leak guard learns from how alike copies are."""
         work, share = self.work, _LEAST_COMPARED
-        while 2 * share <= _MOST_COMPARED and work.guard(2 * share) <= self.free:
+        while 2 * share <= MOST_COMPARED and work.guard(2 * share) <= self.free:
             share *= 2
         return share
 

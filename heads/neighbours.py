@@ -12,10 +12,8 @@ from sklearn.base import clone
 
 from heads.head import Fit, Head
 from heads.problem import Problem, TrainingSet
+from heads.sizes import PAIRS
 from heads.whiten import Whitening
-
-# Similarities of so many pairs are in memory at once, 64 MiB of them: never all rows with all images.
-_PAIRS = 2**24
 
 
 class NeighboursHead(Head):
@@ -142,7 +140,7 @@ class NeighboursHead(Head):
         whitening, kept = Whitening(mean, matrix), kept.float()
         counted = torch.cat([votes, others], dim=1) if first.is_many_ else votes
         said: list[list[torch.Tensor]] = [[] for _ in heads]
-        for part in rows.float().split(max(1, _PAIRS // len(kept))):  # type: ignore[no-untyped-call]
+        for part in rows.float().split(max(1, PAIRS // len(kept))):  # type: ignore[no-untyped-call]
             cosines = _unit(whitening.apply(part, torch.float32)) @ kept.T
             near, places = cosines.topk(min(max(head.k for head in heads), len(kept)), dim=1)
             strength = torch.exp((near - near[:, :1]) / first.closeness)

@@ -115,16 +115,22 @@ def learning_picture(choices: Sequence[Choice], *, head: str, chosen: str, rando
     return _png(figure)
 
 
-def reliability_picture(calibration: Mapping[str, Any], *, head: str, random_weights: bool) -> bytes:
-    """Draw the share of right predictions against the confidence that they were made with: PNG bytes.
+def reliability_picture(calibration: Mapping[str, Any], *, head: str, many: bool, random_weights: bool) -> bytes:
+    """Draw how often predictions are right against the confidence that they were made with: PNG bytes.
 
     Parameters
     ----------
     calibration : mapping
-        As :func:`heads.calibration.calibration` gives it.
+        As :func:`heads.calibration.calibration` or :func:`heads.calibration.calibration_many` gives it.
     head : str
+    many : bool
+        Whether images may have many labels: then each image and class is a prediction.
     random_weights : bool
     """
+    return _png(_reliability(calibration, head=head, many=many, random_weights=random_weights))
+
+
+def _reliability(calibration: Mapping[str, Any], *, head: str, many: bool, random_weights: bool) -> Figure:
     figure = Figure(figsize=(4.8, 4.6), layout="constrained")
     axes = figure.add_subplot()
     bins = calibration["bins"]
@@ -136,17 +142,18 @@ def reliability_picture(calibration: Mapping[str, Any], *, head: str, random_wei
         s=[20 + 180 * each["n_images"] / most for each in bins],
         color=_BLUE,
         alpha=0.8,
-        label="images of like confidence (size: how many)",
+        label=f"{'decisions of like probability' if many else 'images of like confidence'} (size: how many)",
     )
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("probability of the predicted class")
-    axes.set_ylabel("share of right predictions")
+    # Of many labels the bins hold decisions, one an image and class: most are of classes that an image is not of.
+    axes.set_xlabel("probability that an image is of a class" if many else "probability of the predicted class")
+    axes.set_ylabel("share of decisions where it is of the class" if many else "share of right predictions")
     axes.legend(frameon=False, loc="upper left", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     text = f"Reliability of {head}, out of fold: expected calibration error {calibration['expected_error']:.3f}"
     _title(figure, text, random_weights=random_weights)
-    return _png(figure)
+    return figure
 
 
 def _title(figure: Figure, text: str, *, random_weights: bool) -> None:

@@ -54,7 +54,7 @@ def pictures(
                 figures["confusion"], images.classes, head=name, random_weights=random
             )
         files[f"reliability_{name}.png"] = draw.reliability_picture(
-            figures["calibration"], head=name, random_weights=random
+            figures["calibration"], head=name, many=bool(metrics["many_labels"]), random_weights=random
         )
     for name, oof in found.items():
         picture = draw.learning_picture(oof.choices, head=name, chosen=kinds[name].head.chosen, random_weights=random)

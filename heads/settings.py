@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from features_cache.errors import OptionError
 from heads.catalogue import DEFAULT_HEADS, HEADS, HeadKind, check_heads
 from heads.class_weights import ClassWeight
 from heads.decisions import COMMON, EACH
 from heads.ensemble import Kind as EnsembleKind
+from heads.folds import require_folds
 from heads.own_heads import OwnHeads, own_kinds
 from heads.prior import Prior
+from heads.resample import Resampling
 
 _SEEDS = 2**31  # scikit-learn's folds and torch's networks both take these
 Views = Literal["all", "0"]
-Resample = Literal["none", "over", "under", "both"]
+Resample = Literal["none", Resampling]
+_DEVICES = ("cpu", "cuda", "auto")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,21 +144,19 @@ class FitSettings:
 
     def _check_choices(self) -> None:
         for name, value, allowed in (
-            ("views", self.views, ("all", "0")),
-            ("class-weight", self.class_weight or "none", ("balanced", "none")),
-            ("resample", self.resample, ("none", "over", "under", "both")),
-            ("prior", self.prior or "train", ("balanced", "train")),
-            ("ensemble", self.ensemble, ("average", "greedy")),
-            ("device", self.device, ("cpu", "cuda", "auto")),
+            ("views", self.views, get_args(Views)),
+            ("class-weight", self.class_weight or "none", get_args(ClassWeight)),
+            ("resample", self.resample, get_args(Resample)),
+            ("prior", self.prior or "train", get_args(Prior)),
+            ("ensemble", self.ensemble, get_args(EnsembleKind)),
+            ("device", self.device, _DEVICES),
         ):
             if value not in allowed:
                 msg = f"--{name} {value!r}; expected {' or '.join(allowed)}"
                 raise OptionError(msg)
 
     def _check_numbers(self) -> None:
-        if self.folds < 2 or self.repeats < 1:
-            msg = f"--folds {self.folds} --repeats {self.repeats}; expected at least 2 folds and 1 repeat"
-            raise OptionError(msg)
+        require_folds(self.folds, self.repeats)
         if not 0 <= self.seed < _SEEDS:
             msg = f"--seed {self.seed}; expected 0 to {_SEEDS - 1}"
             raise OptionError(msg)

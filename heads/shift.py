@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from features_cache.errors import OptionError
+from features_cache.progress import silent
 from heads.arrays import Float32, Float64, ImageArray, Indices
 from heads.bootstrap import interval, resampled_weights
 from heads.class_weights import balanced_class_weights
@@ -145,16 +146,12 @@ def _held_out_scores(
     )
     problem = data.problem(cells)
     asked = {problem.whole - {fold.number}: (fold.number,) for fold in folds}
-    judged = cross_fit(head, problem, asked, [head.alpha], n_views=1, progress=_silent, what="")
+    judged = cross_fit(head, problem, asked, [head.alpha], n_views=1, progress=silent, what="")
     scores = np.zeros(len(X))
     for each in judged.values():
         outputs = each.scores[head.alpha][0, :, 0]
         scores[each.images] = outputs[:, 1].astype(np.float64) - outputs[:, 0]
     return scores
-
-
-def _silent(_what: str, _done: int, _total: int) -> None:
-    pass
 
 
 def weighted_auc(scores: Float64, member: Indices, weights: Indices) -> Float64:

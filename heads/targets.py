@@ -11,6 +11,7 @@ import torch
 
 from heads.arrays import Bool, Float, Float64, Indices
 
+# Smaller ones count as this: the logarithm of 0 would make one image outweigh all others.
 LEAST_PROBABILITY = 1e-15
 
 
@@ -176,8 +177,9 @@ class ManyLabels(Targets):
 
     def losses(self, probabilities: Float) -> Float64:
         """Return the mean over classes of binary losses: see :meth:`Targets.losses`."""
-        likely = np.where(self._members, probabilities, 1 - probabilities)
-        mean: Float64 = -np.log(np.maximum(likely, LEAST_PROBABILITY)).mean(axis=1, dtype=np.float64)
+        wide = probabilities.astype(np.float64)
+        likely = np.where(self._members, wide, 1 - wide)
+        mean: Float64 = -np.log(np.maximum(likely, LEAST_PROBABILITY)).mean(axis=1)
         return mean
 
     def loss_of_any(self, probabilities: Float) -> float:

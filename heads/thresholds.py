@@ -14,6 +14,7 @@ from features_cache.errors import OptionError, RunError
 from heads.arrays import Float, Float64, Indices
 from heads.bootstrap import interval, resampled_weights
 from heads.ranking import Ranking, rank_all, require_probabilities
+from heads.targets import LEAST_PROBABILITY
 
 SCAN: Float64 = np.concatenate([[0.001, 0.002, 0.005], np.arange(1, 100) / 100])
 """Candidates for the threshold of all classes; finer below, where the probabilities of rare classes are."""
@@ -26,7 +27,6 @@ In 400 simulated sets of 8,000 images and 11 classes, each calibrated or off by 
 place, classes of 10 images lost 0.001 where calibration was worst; with 0 there is no shrinking.
 """
 
-_LEAST = 1e-15
 _N_RESAMPLES = 200
 
 
@@ -121,8 +121,7 @@ def choose_common(
     groups : int64 array, shape (n_images,), optional
         0 to n_groups - 1; what the bootstrap draws.
     n_resamples : int
-        0 for thresholds without intervals: both edges are the threshold.
-        For the interval; at least 1.
+        For the intervals; 0 for thresholds without them: both edges are the threshold.
     seed : int
         Of the bootstrap.
 
@@ -228,7 +227,7 @@ def _shrunk(ranking: Ranking, weights: Indices, common: Float64, n_shrink: float
 
 
 def _logit(probabilities: Float) -> Float64:
-    found: Float64 = logit(np.clip(probabilities.astype(np.float64), _LEAST, 1 - _LEAST))
+    found: Float64 = logit(np.clip(probabilities.astype(np.float64), LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
     return found
 
 

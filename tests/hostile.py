@@ -21,7 +21,7 @@ N, VIEWS, COLUMNS = 4, 2, 8
 
 
 def _blocks() -> list[dict[str, object]]:
-    from conftest import blocks
+    from cache_data import blocks
 
     return [block.to_json() for block in blocks(3, 5)]
 

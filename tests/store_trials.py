@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-from conftest import KilledError, blocks, picture
+from cache_data import KilledError, blocks, picture
 
 from features_cache.errors import CacheDamaged, CacheIncomplete, PermafeatError
 from features_cache.extend import Held

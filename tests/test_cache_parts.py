@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import blocks
+from cache_data import blocks
 from store_trials import FAULTS, FEATURES, FaultyDisk, make, plan, rows_of
 
 from features_cache.errors import (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from conftest import picture, recipe
+from cache_data import picture, recipe
 from torch import Tensor, nn
 
 from features_cache.errors import DeviceLost, OptionError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, KilledError, picture, quarantine
+from cache_data import QUICK, KilledError, picture, quarantine
 
 from features_cache.errors import CacheDamaged
 from features_cache.reader import FeatureCache

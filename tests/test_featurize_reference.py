@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import picture
+from cache_data import picture
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import models

@@ -81,7 +81,7 @@ def test_all_k_of_one_pass_are_those_of_heads_alone_whatever_the_block(images, m
     (fits,) = NeighboursHead().fit_sets(problem, [problem.whole], [30, 5, 1])
     rows = next(problem.rows.chunks())[1]
     together = NeighboursHead.outputs_of([fit.head for fit in fits], rows)
-    monkeypatch.setattr(neighbours, "_PAIRS", 90 * 7)
+    monkeypatch.setattr(neighbours, "PAIRS", 90 * 7)
     for fit, said in zip(fits, together, strict=True):
         ((alone,),) = NeighboursHead().fit_sets(problem, [problem.whole], [fit.candidate])
         np.testing.assert_allclose(alone.head.outputs(rows), said, atol=1e-5)
@@ -91,7 +91,7 @@ def test_never_all_rows_with_all_images_are_in_memory(images, monkeypatch):
     X, labels, weights = images
     problem = problem_of(X, OneLabel(labels, 3), weights)
     ((fit,),) = NeighboursHead().fit_sets(problem, [problem.whole], [5])
-    monkeypatch.setattr(neighbours, "_PAIRS", 1000)
+    monkeypatch.setattr(neighbours, "PAIRS", 1000)
     seen = []
     topk = torch.Tensor.topk
     monkeypatch.setattr(

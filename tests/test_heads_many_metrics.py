@@ -15,7 +15,7 @@ from sklearn import metrics as theirs
 
 from features_cache.errors import LabelError
 from heads.bootstrap import resampled_weights
-from heads.many_calibration import calibration_many
+from heads.calibration import calibration_many
 from heads.many_metrics import HEADLINE_MANY, bootstrap_many, headline_many, per_class_many, score_many
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+from cache_data import QUICK
 from hostile import KINDS, MEMBERS, SECRET, _file, seal
 
 from features_cache.console import print_lines

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, picture, quarantine
+from cache_data import QUICK, picture, quarantine
 from PIL import Image
 
 from features_cache.reader import FeatureCache

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, picture, quarantine
+from cache_data import QUICK, picture, quarantine
 from PIL import Image
 
 from features_cache.errors import ImagesMissing

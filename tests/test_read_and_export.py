@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import blocks
+from cache_data import blocks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import QUICK, KilledError, quarantine
+from cache_data import QUICK, KilledError, quarantine
 
 from features_cache.interrupt import StopFlag
 from features_cache.layout import Rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+from cache_data import QUICK
 from store_trials import FAULTS, Fault, fault_points, power_cuts, sigkill_chain
 
 QUICK_SHARE = {
