@@ -9,7 +9,7 @@ from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
 from heads import sizes
-from heads.dropout import DropoutHead
+from heads.dropout_linear import DropoutLinearHead
 from heads.head import Head
 from heads.logistic import LogisticHead
 from heads.mlp import MLPHead
@@ -28,7 +28,7 @@ class HeadKind:
         The classifier.
     grid : tuple of float
         Candidates of its chosen parameter, from simple to flexible.
-    n_neighbours : int
+    n_inner_folds : int
         A fold's settings are chosen on so many folds on either side of it; see :mod:`heads.nesting`.
     watched : tuple of float
         Further candidates, before the grid's, that are looked at for the learning curves, and never chosen.
@@ -43,7 +43,7 @@ class HeadKind:
 
     head: type[Head]
     grid: tuple[float, ...]
-    n_neighbours: int
+    n_inner_folds: int
     watched: tuple[float, ...] = ()
     prefers_last: bool = False
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -63,20 +63,20 @@ HEADS: Mapping[str, HeadKind] = MappingProxyType(
         "ridge": HeadKind(
             head=RidgeHead,
             grid=(3e4, 1e4, 3e3, 1e3, 3e2, 1e2, 3e1, 1e1, 3.0, 1.0),
-            n_neighbours=2,
+            n_inner_folds=2,
             space={"alpha": LogUniform(1e-2, 1e6)},
         ),
         "logistic": HeadKind(
             head=LogisticHead,
             grid=(1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1),
-            n_neighbours=2,
+            n_inner_folds=2,
             space={"C": LogUniform(1e-6, 1e1), "shrinkage": _SHRINKAGE},
         ),
         # Before its learning rate has come down an MLP can lead by luck in one inner fold, and lose in the next.
         "mlp": HeadKind(
             head=MLPHead,
             grid=(8, 9, 10, 11, 12),
-            n_neighbours=1,
+            n_inner_folds=1,
             watched=(1, 2, 3, 4, 5, 6, 7),
             prefers_last=True,
             space={
@@ -90,9 +90,9 @@ HEADS: Mapping[str, HeadKind] = MappingProxyType(
         ),
         # At a constant rate no epoch is better for being late: the best one is taken.
         "linear": HeadKind(
-            head=DropoutHead,
+            head=DropoutLinearHead,
             grid=tuple(range(1, 31)),
-            n_neighbours=1,
+            n_inner_folds=1,
             space={
                 "dropout": Uniform(0.0, 0.8),
                 "learning_rate": LogUniform(2e-4, 1e-2),
@@ -104,7 +104,7 @@ HEADS: Mapping[str, HeadKind] = MappingProxyType(
         "knn": HeadKind(
             head=NeighboursHead,
             grid=(200, 100, 50, 30, 20, 10, 5, 3, 1),
-            n_neighbours=2,
+            n_inner_folds=2,
             space={
                 "closeness": LogUniform(1e-2, 1.0),
                 "smoothing": LogUniform(1e-1, 1e1),

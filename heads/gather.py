@@ -136,7 +136,7 @@ def _work(
     n_scores = n_probabilities = 0
     kinds = list(settings.kinds.values())
     for kind in kinds:
-        n_judged = 1 + min(2 * kind.n_neighbours, max(settings.folds, n_cells) - 1)
+        n_judged = 1 + min(2 * kind.n_inner_folds, max(settings.folds, n_cells) - 1)
         n_scores += n_judged * len((*kind.watched, *kind.grid)) * kind.head.n_members
         n_probabilities += 1 + n_judged
     return Work(
@@ -145,7 +145,7 @@ def _work(
         n_columns=sum(block.columns for block in blocks),
         n_classes=targets.n_classes,
         n_cells=n_cells,
-        n_sets=max(count_of_sets(settings.folds, kind.n_neighbours) for kind in kinds),
+        n_sets=max(count_of_sets(settings.folds, kind.n_inner_folds) for kind in kinds),
         n_scores=-(-n_scores * n_averaged // n_views) * settings.repeats,
         n_probabilities=n_probabilities * settings.repeats,
         n_new=n_new,

@@ -11,7 +11,7 @@ _ENOUGH = 1e-4
 _SHORTEST = 1e-8
 
 
-class Search:
+class LBFGS:
     """The search for the least value of a smooth convex function (Nocedal and Wright, 2006, algorithm 7.5).
 
     Ask ``trial`` for the point that is to be looked at, and tell its value and gradient, until ``is_done``.
@@ -35,7 +35,7 @@ class Search:
 
     Examples
     --------
-    >>> search = Search(torch.tensor([4.0, -2.0]), curvature=10.0, tolerance=1e-12, max_steps=50)
+    >>> search = LBFGS(torch.tensor([4.0, -2.0]), curvature=10.0, tolerance=1e-12, max_steps=50)
     >>> while not search.is_done:
     ...     x, scale = search.trial, torch.tensor([1.0, 10.0])
     ...     search.tell(float((scale * x * x).sum() / 2), scale * x)

@@ -11,14 +11,14 @@ from features_cache.errors import OptionError
 from heads.arrays import Indices
 from heads.dense import inverse_factor, product
 from heads.head import Fit
-from heads.lbfgs import Search
-from heads.linear import LinearHead
+from heads.lbfgs import LBFGS
+from heads.linear_decision import LinearDecision
 from heads.problem import Problem, TrainingSet
 
 _NEVER = -1e30
 
 
-class LogisticHead(LinearHead):
+class LogisticHead(LinearDecision):
     """Multinomial logistic regression with a squared penalty on whitened columns; one against the rest where labels are many.
 
     Minimises ``C * sum_i w_i * loss_i + ||B||^2 / 2``, as scikit-learn's ``LogisticRegression`` does; B are the coefficients
@@ -90,7 +90,7 @@ class LogisticHead(LinearHead):
         points = [each.zero() for each in coordinates]
         for C in candidates:
             searches = [
-                Search(point, curvature=max(1.0, C / middle), tolerance=self.tolerance, max_steps=self.max_steps)
+                LBFGS(point, curvature=max(1.0, C / middle), tolerance=self.tolerance, max_steps=self.max_steps)
                 for point in points
             ]
             _run(problem, coordinates, searches, C)
@@ -198,7 +198,7 @@ def _variance_of_a_probability(problem: Problem, cells: TrainingSet, classes: In
     return float((share * (1 - share)).mean())
 
 
-def _run(problem: Problem, coordinates: Sequence[_Coordinates], searches: Sequence[Search], C: float) -> None:
+def _run(problem: Problem, coordinates: Sequence[_Coordinates], searches: Sequence[LBFGS], C: float) -> None:
     """Search for all sets at once: a pass over the rows shows each its trial point."""
     weights = torch.from_numpy(problem.weights * C)
     while active := [place for place, search in enumerate(searches) if not search.is_done]:

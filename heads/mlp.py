@@ -1,4 +1,4 @@
-"""The S0 ensemble: three multilayer perceptrons with 1, 2 and 3 hidden layers, whose probabilities are averaged."""
+"""The MLP head: three multilayer perceptrons with 1, 2 and 3 hidden layers, whose probabilities are averaged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MLPHead(Head):
     ----------
     classes_ : array, shape (n_classes,)
     n_features_in_ : int
-    networks_ : S0Networks
+    networks_ : ThreePerceptrons
         Of plain (drawn-in) columns: standardisation and whitening are folded into the first layer.
     training_loss_ : list of float, length epochs
         Mean loss of a row in each epoch, with dropout, in nats.
@@ -114,8 +114,8 @@ class MLPHead(Head):
             head.training_loss_ = list(training.losses)
             yield [Fit(place, epoch, head)]
 
-    def _build(self, n_columns: int, n_classes: int) -> S0Networks:
-        return S0Networks(n_columns, self.width, n_classes, self.dropout)
+    def _build(self, n_columns: int, n_classes: int) -> ThreePerceptrons:
+        return ThreePerceptrons(n_columns, self.width, n_classes, self.dropout)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return the networks' parameters."""
@@ -134,7 +134,7 @@ class MLPHead(Head):
             return torch.stack(self.networks_.to(rows.device)(rows.float()))
 
 
-class S0Networks(Network):
+class ThreePerceptrons(Network):
     """Three perceptrons with 1, 2 and 3 hidden layers.
 
     Parameters

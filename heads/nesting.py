@@ -86,7 +86,7 @@ def nest(
     targets: Targets,
     groups: Indices | None,
     *,
-    n_neighbours: int,
+    n_inner_folds: int,
     seed: int,
     n_extra: int = 0,
 ) -> Nesting:
@@ -99,7 +99,7 @@ def nest(
     targets : Targets
         Of the images that are divided.
     groups : int64 array, shape (n_images,), or None
-    n_neighbours : int
+    n_inner_folds : int
         A fold's settings are chosen on so many folds before it and after it, in a circle.
     seed : int
         Of the division of two folds into smaller cells.
@@ -128,7 +128,7 @@ def nest(
         held_out = frozenset(of_fold[place])
         learned = whole - held_out
         inner = []
-        for judged in _judges(of_fold, place, n_neighbours):
+        for judged in _judges(of_fold, place, n_inner_folds):
             judgement = Judgement(learned=learned - judged, judged=judged)
             seen = np.isin(cells[: len(targets)], list(judgement.learned))
             if targets.take(np.flatnonzero(seen)).can_be_learned:
@@ -142,7 +142,7 @@ def count_of_cells(n_folds: int, *, extra: bool) -> int:
     return (n_folds * _PIECES_OF_A_HALF if n_folds == 2 else n_folds) + extra
 
 
-def count_of_sets(n_folds: int, n_neighbours: int) -> int:
+def count_of_sets(n_folds: int, n_inner_folds: int) -> int:
     """Return how many training sets a repeat of folds has, at most.
 
     Examples
@@ -152,7 +152,7 @@ def count_of_sets(n_folds: int, n_neighbours: int) -> int:
     """
     if n_folds == 2:
         return 2 + 2 * _PIECES_OF_A_HALF
-    return n_folds + min(n_folds * n_neighbours, n_folds * (n_folds - 1) // 2)
+    return n_folds + min(n_folds * n_inner_folds, n_folds * (n_folds - 1) // 2)
 
 
 def _pieces(fold: Fold, targets: Targets, groups: Indices | None, seed: int) -> list[Indices]:
@@ -163,12 +163,12 @@ def _pieces(fold: Fold, targets: Targets, groups: Indices | None, seed: int) -> 
     return [here[part.held_out] for part in parts] or [here]
 
 
-def _judges(of_fold: Sequence[Sequence[int]], place: int, n_neighbours: int) -> list[frozenset[int]]:
+def _judges(of_fold: Sequence[Sequence[int]], place: int, n_inner_folds: int) -> list[frozenset[int]]:
     """Return what the choices of a fold are judged by: neighbouring folds, or the pieces of the only other one."""
     if len(of_fold) == 2:
         return [frozenset([cell]) for cell in of_fold[1 - place]]
-    near = range(1, 1 + min(n_neighbours, (len(of_fold) - 1) // 2))
+    near = range(1, 1 + min(n_inner_folds, (len(of_fold) - 1) // 2))
     others = {(place + step) % len(of_fold) for distance in near for step in (-distance, distance)}
-    if len(of_fold) % 2 == 0 and n_neighbours >= len(of_fold) // 2:
+    if len(of_fold) % 2 == 0 and n_inner_folds >= len(of_fold) // 2:
         others.add((place + len(of_fold) // 2) % len(of_fold))
     return [frozenset(of_fold[other]) for other in sorted(others)]

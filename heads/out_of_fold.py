@@ -101,7 +101,7 @@ def out_of_fold(
                 own,
                 scored,
                 data.groups,
-                n_neighbours=kind.n_neighbours,
+                n_inner_folds=kind.n_inner_folds,
                 seed=seed,
                 n_extra=len(data.targets) - data.n_scored,
             )

@@ -8,14 +8,14 @@ import torch
 
 from heads.dense import cholesky, solve_factored
 from heads.head import Fit
-from heads.linear import LinearHead
+from heads.linear_decision import LinearDecision
 from heads.problem import Problem, TrainingSet
 
 _MOST_STEPS = 8
 FACTORS_TOGETHER = 5
 
 
-class RidgeHead(LinearHead):
+class RidgeHead(LinearDecision):
     """Ridge classifier with probabilities.
 
     Targets are +1 for an image's class, or classes, and -1 for the others. Decision values become probabilities by a softmax, or

@@ -105,12 +105,12 @@ def test_what_is_held_out_changes_nothing_that_was_learned(name, n_folds):
 
 
 @pytest.mark.parametrize(
-    ("n_folds", "n_neighbours", "n_sets"), [(5, 2, 15), (5, 1, 10), (2, 2, 8), (3, 1, 6), (6, 9, 21)]
+    ("n_folds", "n_inner_folds", "n_sets"), [(5, 2, 15), (5, 1, 10), (2, 2, 8), (3, 1, 6), (6, 9, 21)]
 )
-def test_no_image_is_judged_by_a_head_that_saw_its_fold_or_its_group(n_folds, n_neighbours, n_sets):
+def test_no_image_is_judged_by_a_head_that_saw_its_fold_or_its_group(n_folds, n_inner_folds, n_sets):
     _, labels, groups = drawn()
     folds = make_folds(one(labels), groups, n_folds=n_folds)
-    nesting = nest(folds, one(labels), groups, n_neighbours=n_neighbours, seed=0)
+    nesting = nest(folds, one(labels), groups, n_inner_folds=n_inner_folds, seed=0)
     assert len(nesting.judgements()) == n_sets
     for nested in nesting.folds:
         held_out = set(nested.fold.held_out.tolist())

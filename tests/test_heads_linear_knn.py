@@ -9,7 +9,7 @@ import torch
 from features_cache.errors import OptionError
 from heads import neighbours
 from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
-from heads.dropout import DropoutHead
+from heads.dropout_linear import DropoutLinearHead
 from heads.feature_rows import FeatureRows
 from heads.neighbours import NeighboursHead
 from heads.problem import TrainingData
@@ -105,8 +105,8 @@ def test_never_all_rows_with_all_images_are_in_memory(images, monkeypatch):
 def test_a_linear_head_shown_on_its_way_is_the_head_fitted_that_far_to_the_last_bit(images):
     X, labels, _ = images
     problem = problem_of(X[:, :1], OneLabel(labels, 3), np.ones(90))
-    for ((_, epoch, head),) in DropoutHead().fit_sets(problem, [problem.whole], [2, 5]):
-        alone = DropoutHead(epochs=epoch).fit(X[:, 0], labels)
+    for ((_, epoch, head),) in DropoutLinearHead().fit_sets(problem, [problem.whole], [2, 5]):
+        alone = DropoutLinearHead(epochs=epoch).fit(X[:, 0], labels)
         assert len(head.training_loss_) == epoch
         np.testing.assert_array_equal(head.predict_proba(X[:, 0]), alone.predict_proba(X[:, 0]))
 
@@ -115,15 +115,15 @@ def test_dropout_keeps_the_linear_head_from_learning_by_heart(images):
     _, labels, _ = images
     noise = draw_features(np.zeros(90, dtype=int), n_views=1, n_columns=200)[:, 0]
     settings = {"learning_rate": 3e-2, "epochs": 20}
-    plain, dropped = (DropoutHead(dropout=share, **settings).fit(noise, labels) for share in (0.0, 0.8))
+    plain, dropped = (DropoutLinearHead(dropout=share, **settings).fit(noise, labels) for share in (0.0, 0.8))
     assert plain.training_loss_[-1] < 0.1 < dropped.training_loss_[-1]
     assert plain.predict_proba(noise).max(axis=1).mean() > dropped.predict_proba(noise).max(axis=1).mean()
 
 
 def test_the_linear_head_learns_from_weights_of_classes_and_members(images):
     X, labels, _ = images
-    heavy = DropoutHead(learning_rate=1e-2).fit(X[:, 0], labels, np.where(labels == 2, 20.0, 1.0))
-    light = DropoutHead(learning_rate=1e-2).fit(X[:, 0], labels)
+    heavy = DropoutLinearHead(learning_rate=1e-2).fit(X[:, 0], labels, np.where(labels == 2, 20.0, 1.0))
+    light = DropoutLinearHead(learning_rate=1e-2).fit(X[:, 0], labels)
     assert heavy.predict_proba(X[:, 0])[:, 2].mean() > 0.1 + light.predict_proba(X[:, 0])[:, 2].mean()
 
 

@@ -15,7 +15,7 @@ from heads.dense import product
 from heads.head import Head
 
 
-class LinearHead(Head):
+class LinearDecision(Head):
     """A head whose decision values are linear in the drawn-in columns.
 
     Attributes
@@ -57,7 +57,7 @@ class LinearHead(Head):
         return self.outputs_of([self], rows)[0]
 
     @classmethod
-    def outputs_of(cls, heads: Sequence[LinearHead], rows: torch.Tensor) -> list[torch.Tensor]:
+    def outputs_of(cls, heads: Sequence[LinearDecision], rows: torch.Tensor) -> list[torch.Tensor]:
         """Return the decision values of several heads, in one product; see :meth:`heads.head.Head.outputs_of`."""
         coef, intercept = (
             torch.from_numpy(np.concatenate(arrays, axis=-1)).to(rows.device)

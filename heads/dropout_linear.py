@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from heads.head import Fit
-from heads.linear import LinearHead
+from heads.linear_decision import LinearDecision
 from heads.problem import Problem, TrainingSet
 from heads.training import ByteDropout, Network, Plan, train_sets
 
 
-class DropoutHead(LinearHead):
+class DropoutLinearHead(LinearDecision):
     """Dropout on the columns, then one linear layer; stopped after the best number of epochs.
 
     The loss is cross-entropy (binary, summed over classes, where labels are many), weighted by the sample weights; Adam (Kingma
