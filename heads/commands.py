@@ -49,7 +49,7 @@ def fit_heads(
     exclude_class: Annotated[list[str], typer.Option(help="Classes that are left out.")] = [],
     heads: Annotated[
         list[str],
-        typer.Option(help="Names: ridge, logistic, mlp, linear, knn, or of [heads]. (default: first 3 and [heads])"),
+        typer.Option(help="ridge, logistic, mlp, linear, knn, or of permafeat.toml. (default: the first 3, and those)"),
     ] = [],
     blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. (default: all)")] = [],
     folds: Annotated[int, typer.Option(help="Folds of each repeat.")] = 5,

@@ -14,6 +14,7 @@ from features_cache.errors import LabelError, listed
 from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
 from features_cache.tables import read_table
+from heads.features import require_finite
 from heads.fitted import check_blocks
 from heads.fitted_run import FittedRun
 from heads.labelled import LabelledImages, join_labels, recast
@@ -83,6 +84,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         _check_unseen(images.ids, content, read_checked(fitted.folder, run, "images.json"), settings.features)
         targets = recast(images, run["classes"], str(settings.labels or settings.features))
         cache.require_sound(images.rows)
+        require_finite(cache, images.rows, fitted.views, fitted.block_names)
         averaged = fitted.predict_rows(cache, images.rows)
         view_0 = fitted.predict_rows(cache, images.rows, view_0=True)
         n_averaged = 1 if fitted.views else cache.n_views

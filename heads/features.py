@@ -11,13 +11,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from features_cache.errors import OptionError
+from features_cache.errors import CacheError, OptionError, listed
 from features_cache.reader import FeatureCache, Picks
 from features_cache.recipe import Block
 from heads.arrays import Float32, ImageArray, Indices
 from heads.feature_rows import FeatureRows, RowSource
 from heads.memory import Memory, show_size
 from heads.stored_rows import StoredRows
+
+_PIECE_VALUES = 1 << 22
+
+
+def require_finite(cache: FeatureCache, rows: Indices, views: slice | None, blocks: Sequence[str]) -> None:
+    """Check that features are numbers; they are read in pieces.
+
+    Raises
+    ------
+    CacheError
+        If one is NaN or infinite.
+    """
+    n_images = max(1, _PIECE_VALUES // (cache.n_views * len(cache.columns_of(blocks))))
+    bad: list[str] = []
+    for start in range(0, len(rows), n_images):
+        here = rows[start : start + n_images]
+        is_bad = ~np.isfinite(cache.stored(here, views=views, blocks=blocks)).all(axis=(1, 2))
+        bad += [cache.ids[row] for row in here[is_bad].tolist()]
+    if bad:
+        msg = (
+            f"{cache.path}: {len(bad)} images have features that are no numbers ({listed(bad, 5)}); expected finite ones. Type "
+            f"`cli featurize --repair`, or mend features that were made elsewhere"
+        )
+        raise CacheError(msg)
 
 
 class CachedImages:
@@ -49,6 +73,16 @@ class CachedImages:
             If a byte differs.
         """
         self._cache.require_sound(self._rows)
+
+    def require_finite(self, blocks: Sequence[str]) -> None:
+        """Check that their features are numbers.
+
+        Raises
+        ------
+        CacheError
+            If one is NaN or infinite.
+        """
+        require_finite(self._cache, self._rows, slice(0, self.n_views), blocks)
 
     def n_columns_of(self, blocks: Sequence[str]) -> int:
         """Return how many columns some blocks have."""

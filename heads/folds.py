@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
 import warnings
 from collections.abc import Iterator, Sequence
 
@@ -150,7 +151,7 @@ def check_folds(folds: Sequence[Fold], targets: Targets, classes: Sequence[str])
     if max(counts.values()) > 1:
         ways.append("name a finer group column, if classes and groups coincide")
     if len(classes) - len(lost) > 1:
-        ways.append(f"leave them out (--exclude-class {','.join(lost)})")
+        ways.append(f"leave them out (--exclude-class {shlex.quote(','.join(lost))})")
     msg = (
         f"{len(lost)} classes would vanish from the training part of a fold: {shown}, all in one of {n_folds} folds; "
         f"{', or '.join(ways) or 'give more images of each class'}"

@@ -106,6 +106,7 @@ def gather(settings: FitSettings) -> Gathered:
     memory = plan_memory(settings.memory_limit, work, RUNS if settings.out is None else settings.out.parent)
     for part in parts:
         part.require_sound()
+        part.require_finite([block.name for block in blocks])
     return Gathered(
         images=images,
         content=content,

@@ -109,12 +109,27 @@ def _classes_of_cells(
     if separator is None:
         warnings += _looks_like_many(path, cells[~missing])
         return [None if blank else (cell,) for cell, blank in zip(cells, missing, strict=True)]
+    _require_separator(path, cells[~missing], separator)
     found: list[tuple[str, ...] | None] = []
     for cell, blank in zip(cells, missing, strict=True):
         parts = cell.split() if separator == " " else [part.strip() for part in cell.split(separator)]
         named = tuple(dict.fromkeys(part for part in parts if part))
         found.append(None if blank or not named else named)
     return found
+
+
+def _require_separator(path: Path, cells: pd.Series[str], separator: str) -> None:
+    """Refuse a separator that stands in no cell where another one seems to part labels."""
+    if cells.str.contains(separator, regex=False).any():
+        return
+    for other in _SEPARATORS:
+        if other != separator and cells.str.contains(other, regex=False).sum() > 1:
+            example = cells[cells.str.contains(other, regex=False)].iloc[0]
+            msg = (
+                f"{path}: no label holds the separator {separator!r}, but labels such as {example!r} hold {other!r}; expected what "
+                f"stands between the labels of an image. Type --separator {other!r}, or leave it out where images have one label"
+            )
+            raise LabelError(msg)
 
 
 def _looks_like_many(path: Path, cells: pd.Series[str]) -> list[str]:

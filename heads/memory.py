@@ -59,9 +59,11 @@ def show_size(n_bytes: int) -> str:
 
     Examples
     --------
-    >>> show_size(1_431_200_001)
-    '1432MB'
+    >>> show_size(1_431_200_001), show_size(2)
+    ('1432MB', '2B')
     """
+    if n_bytes < 10**6:
+        return f"{n_bytes}B"
     return f"{-(-n_bytes // 10**6)}MB"
 
 

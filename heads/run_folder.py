@@ -20,7 +20,7 @@ from heads.fitted import FittedHead, load_head, same_classes
 
 FORMAT = "permafeat-run"
 _MOST_NAME_BYTES = 255
-VERSION = 2
+VERSION = 3
 RUNS = Path("runs")
 LATEST = "latest"
 
@@ -95,6 +95,7 @@ def publish_run(
     """
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())}
     run = {"format": FORMAT, "version": VERSION} | dict(description) | {"files": hashes, "submissions": []}
+    run["sha256"] = _digest(run)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".permafeat-run-", dir=folder.parent))
@@ -193,12 +194,22 @@ def read_run(folder: Path) -> dict[str, Any]:
         )
         raise RunError(msg)
     lacking = sorted(
-        {"heads", "files", "settings", "classes", "blocks", "submissions", "target", "ensemble"} - set(run)
+        {"heads", "files", "settings", "classes", "blocks", "submissions", "target", "ensemble", "sha256"} - set(run)
     )
     if lacking:
         msg = f"{path}: lacks {', '.join(lacking)}; it was edited. Fit the heads again with `cli fit-heads`"
         raise RunError(msg)
+    if run["sha256"] != _digest(run):
+        msg = f"{path}: edited since it was written (its content's sha256 is not the one in it). Fit the heads again with `cli fit-heads`"
+        raise RunError(msg)
     return run
+
+
+def _digest(run: Mapping[str, Any]) -> str:
+    """Return the sha256 of what a run says of itself, but for the submissions, which are added later."""
+    return hashlib.sha256(
+        json_bytes({key: run[key] for key in sorted(set(run) - {"sha256", "submissions"})})
+    ).hexdigest()
 
 
 def read_checked(folder: Path, run: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - JSON is anything

@@ -106,7 +106,8 @@ def read_form(
             parts += [f"no column for {listed(lacking)}"] if lacking else []
             msg = (
                 f"{sample}:1: columns {', '.join(columns)}: {'; '.join(parts) or 'only ids'}; expected an id and a column for each "
-                f"class, or two columns, ids and labels. The run's classes are {listed(list(classes))}"
+                f"class, or two columns, ids and labels (--probabilities FILE writes probabilities beside them). The run's "
+                f"classes are {listed(list(classes))}"
             )
             raise SubmissionError(msg)
     elif len(columns) != 2:
@@ -126,9 +127,10 @@ def _ids(sample: Path, table: pd.DataFrame) -> list[str]:
     ids = table[table.columns[0]]
     double = ids[ids.duplicated()]
     if len(double):
-        lines = listed(double.index.tolist(), 5)
+        names = list(dict.fromkeys(double.tolist()))
+        lines = [str(line) for line in ids.index[ids.isin(names[:5])].tolist()]
         msg = (
-            f"{sample}: {len(double)} ids occur twice ({listed(double.tolist(), 5)}, lines {lines}); "
+            f"{sample}: {len(names)} ids occur more than once ({listed(names, 5)}; lines {', '.join(lines[:10])}); "
             f"expected each id once. Mend the sample"
         )
         raise SubmissionError(msg)

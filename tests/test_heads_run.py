@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from features_cache.errors import LabelError, OptionError, OutputExists, RecipeMismatch, RunError
+from features_cache.errors import CacheError, LabelError, OptionError, OutputExists, RecipeMismatch, RunError
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
@@ -22,7 +22,7 @@ from heads.fitted import FittedHead, load_head
 from heads.report import metrics_table, runs_table
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import list_runs, load_heads, read_run
-from tests.heads_data import draw_features, make_blocks, make_project, write_csv
+from tests.heads_data import CLASSES, draw_features, make_blocks, make_project, write_csv
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -290,9 +290,45 @@ def test_a_head_that_does_not_fit_is_refused_whoever_wrote_it(copied, change, ma
         load_head(path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields.update(class_counts=[1, 1]),
+        lambda fields: fields["ensemble"]["weights"].update(ridge=-4),
+        lambda fields: fields.update(heads=["../../001/heads/ridge"]),
+        lambda fields: fields.pop("prior"),
+        lambda fields: fields.update(sha256=None),
+    ],
+)
+def test_an_edited_run_is_refused(copied, change):
+    edit(copied / "run.json", change)
+    with pytest.raises(RunError, match=r"run\.json: edited since it was written .*Fit the heads again"):
+        read_run(copied)
+
+
+def test_features_that_are_no_numbers_are_an_error_that_names_their_images(project, run, tmp_path):
+    X = draw_features(np.array([CLASSES.index(label) for label in project.labels]))
+    X[3, 1, 2], X[8, 0, 0] = np.nan, np.inf
+    write_cache(tmp_path / "bad.h5", ids=project.ids, features=X, blocks=make_blocks())
+    match = (
+        rf"2 images have features that are no numbers \('{project.ids[3]}', '{project.ids[8]}'\); expected finite ones"
+    )
+    with pytest.raises(CacheError, match=match):
+        fit_heads(FitSettings(features=tmp_path / "bad.h5", labels=project.csv, out=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    new = new_images(tmp_path / "new")
+    with FeatureCache(new["features"]) as cache:
+        ids, X = cache.ids, cache.load()
+    X[5, 0, 1] = np.nan
+    new["features"].unlink()
+    write_cache(new["features"], ids=ids, features=X, blocks=make_blocks())
+    with pytest.raises(CacheError, match=rf"1 images have features that are no numbers \('{ids[5]}'\)"):
+        evaluate(EvaluateSettings(run=run.folder, **new))
+
+
 def test_a_missing_run_or_one_of_another_version_is_an_error(copied, tmp_path):
-    edit(copied / "run.json", lambda fields: fields.update(version=3))
-    with pytest.raises(RunError, match="run format 3; this version of permafeat reads 2"):
+    edit(copied / "run.json", lambda fields: fields.update(version=4))
+    with pytest.raises(RunError, match="run format 4; this version of permafeat reads 3"):
         read_run(copied)
     with pytest.raises(RunError, match="no run there"):
         evaluate(EvaluateSettings(run=tmp_path / "none", features=tmp_path / "x.h5", labels=None))

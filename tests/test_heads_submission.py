@@ -112,7 +112,11 @@ IDS = [f"t{index:02d}" for index in range(12)]
 def test_missing_double_and_extra_ids_are_errors_and_nothing_is_written(settings, tmp_path):
     refused(with_sample(settings, tmp_path, [*IDS, "t99"]), SubmissionError, r"1 of 13 ids have no features \('t99'\)")
     refused(with_sample(settings, tmp_path, IDS[:-1]), SubmissionError, r"1 of 12 images .* not asked for \('t11'\)")
-    refused(with_sample(settings, tmp_path, [*IDS, "t03"]), SubmissionError, r"1 ids occur twice \('t03', lines 14\)")
+    refused(
+        with_sample(settings, tmp_path, [*IDS, "t03"]),
+        SubmissionError,
+        r"1 ids occur more than once \('t03'; lines 5, 14\)",
+    )
 
 
 def test_a_sample_with_other_columns_than_two_is_an_error(settings, tmp_path):

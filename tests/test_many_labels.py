@@ -97,6 +97,13 @@ def test_cells_that_look_like_several_labels_are_warned_about(folder):
     assert "give --separator '|'" in warnings[0]
 
 
+def test_a_separator_that_stands_nowhere_is_an_error_that_shows_the_one_that_does(folder):
+    with pytest.raises(
+        LabelError, match=r"no label holds the separator '\|', but labels such as .* hold ' '.*--separator ' '"
+    ):
+        read_labels(folder / "train.csv", label_column=("blanks",), separator="|")
+
+
 def test_a_class_column_holds_0_and_1_and_nothing_else(tmp_path):
     path = write_csv(tmp_path / "l.csv", ["id", "a", "b"], [["x", "1", "0"], ["y", "2", "0"], ["z", "0", ""]])
     with pytest.raises(LabelError, match=r"1 records hold other values than 0 and 1 .*\(lines 3; 'a' is '2'\)"):
