@@ -101,6 +101,9 @@ def gather(settings: FitSettings) -> Gathered:
         extra = read_extra(settings, images, content, blocks, n_views)
         targets, parts, further_ids = targets.join(extra.targets), [*parts, extra.cached], extra.ids
         images = dataclasses.replace(images, warnings=(*images.warnings, *extra.warnings))
+    if settings.thresholds != "each" and not targets.is_many:
+        text = f"--thresholds {settings.thresholds} is for images of many labels (--separator); here each has one, the most probable"
+        images = dataclasses.replace(images, warnings=(*images.warnings, text))
     n_averaged, n_new = _compare(settings, n_views)
     work = _work(settings, targets, blocks, n_views=n_views, n_averaged=n_averaged, n_new=n_new)
     memory = plan_memory(settings.memory_limit, work, RUNS if settings.out is None else settings.out.parent)

@@ -98,7 +98,7 @@ def test_a_card_that_is_too_small_says_what_to_type(monkeypatch):
     monkeypatch.setattr(features, "FeatureRows", full)
     loaded = LoadedFeatures(np.zeros((2, 3, 10), np.float32), make_blocks())
     with pytest.raises(
-        OptionError, match=r"--device cuda: 1MB of features do not fit its memory\. Type --memory-limit 1MB"
+        OptionError, match=r"--device cuda: 240B of features do not fit its memory\. Type --memory-limit 240B"
     ):
         loaded.rows(POWER, torch.device("cuda"))
 
