@@ -131,7 +131,7 @@ def same(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
         yield (
             f"{head}: out-of-fold probabilities, largest difference",
             f"{np.abs(own[0] - own[1]).max():.1e}",
-            "rounding",
+            "other networks" if head in NETWORKS else "rounding",
         )
         if head not in NETWORKS:
             free, limited = (load_file(folder / name / "heads" / f"{head}.safetensors") for name in peaks)
