@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from features_cache.hardware import cpu_is_fast_in_bfloat16
-from heads.catalogue import POWER
 from heads.class_weights import sample_weights
 from heads.dense import product
 from heads.feature_rows import FeatureRows
 from heads.folds import Fold, make_folds
 from heads.problem import TrainingData
+from heads.sizes import POWER
 from heads.targets import OneLabel
 
 VIEWS, COLUMNS, CLASSES, FOLDS = 6, 3072, 9, 5

@@ -10,11 +10,12 @@ import numpy as np
 
 from features_cache.errors import OptionError
 from features_cache.progress import Progress
-from heads.catalogue import POWER, HeadKind
+from heads.catalogue import HeadKind
 from heads.estimate import Estimate, estimate
 from heads.gather import Gathered, training_data
 from heads.scoring import headline_names, headline_of
 from heads.settings import FitSettings
+from heads.sizes import POWER
 
 
 def require_blocks(gathered: Gathered) -> None:

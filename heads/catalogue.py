@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
-from heads import sizes
 from heads.dropout_linear import DropoutLinearHead
 from heads.head import Head
 from heads.logistic import LogisticHead
@@ -55,7 +54,6 @@ class HeadKind:
         return self.head(**{**({"seed": seed} if takes_seed else {}), **self.settings})
 
 
-POWER = sizes.POWER
 _SHRINKAGE, _BATCH_ROWS = LogUniform(0.03, 1.0), OneOf((64, 128, 256, 512))
 
 HEADS: Mapping[str, HeadKind] = MappingProxyType(

@@ -12,7 +12,6 @@ from heads import sizes
 from heads.arrays import Bool, Float32, Float64, ImageArray
 from heads.feature_rows import draw_in
 
-MOST_FITTED = sizes.MOST_COMPARED
 _MOST_DIRECTIONS = 256
 _IMAGES_PER_DIRECTION = 4
 _SHRINKAGE = 0.05
@@ -51,7 +50,7 @@ class CopySpace:
     directions: Float32
 
     @classmethod
-    def fit(cls, X: ImageArray, most: int = MOST_FITTED) -> CopySpace:
+    def fit(cls, X: ImageArray, most: int = sizes.MOST_COMPARED) -> CopySpace:
         """Learn from images and their views; from some of the images, evenly spread, where there are many.
 
         Parameters

@@ -11,8 +11,6 @@ import torch
 from heads import sizes
 from heads.arrays import Float, Indices
 
-CHUNK_ROWS = sizes.CHUNK_ROWS
-
 
 class RowSource(abc.ABC):
     """Features of images, a row a view, ``sign(x) |x|^power`` of them, wherever they lie.
@@ -78,7 +76,7 @@ class FeatureRows(RowSource):
         """Go through the rows of some images; see :meth:`RowSource.chunks`."""
         n_views = n_views or self.n_views
         count = self.n_images if images is None else len(images)
-        n_images = max(1, CHUNK_ROWS // n_views)
+        n_images = max(1, sizes.CHUNK_ROWS // n_views)
         for start in range(0, count, n_images):
             if images is None:
                 here = np.arange(start, min(start + n_images, count))

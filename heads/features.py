@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from features_cache.errors import CacheError, OptionError, listed
 from features_cache.reader import FeatureCache, Picks
 from features_cache.recipe import Block
+from heads import sizes
 from heads.arrays import Float32, ImageArray, Indices
 from heads.feature_rows import FeatureRows, RowSource
 from heads.memory import Memory, show_size
 from heads.stored_rows import StoredRows
-
-_PIECE_VALUES = 1 << 22
 
 
 def require_finite(cache: FeatureCache, rows: Indices, views: slice | None, blocks: Sequence[str]) -> None:
@@ -30,7 +29,7 @@ def require_finite(cache: FeatureCache, rows: Indices, views: slice | None, bloc
     CacheError
         If one is NaN or infinite.
     """
-    n_images = max(1, _PIECE_VALUES // (cache.n_views * len(cache.columns_of(blocks))))
+    n_images = max(1, sizes.PIECE_VALUES // (cache.n_views * len(cache.columns_of(blocks))))
     bad: list[str] = []
     for start in range(0, len(rows), n_images):
         here = rows[start : start + n_images]

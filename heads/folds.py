@@ -48,6 +48,19 @@ def require_folds(n_folds: int, n_repeats: int) -> None:
         raise OptionError(msg)
 
 
+def fold_numbers(folds: Sequence[Fold], n_images: int) -> Indices:
+    """Return the fold in which each image is held out, in each repeat.
+
+    Returns
+    -------
+    int64 array, shape (n_repeats, n_images)
+    """
+    numbers = np.zeros((1 + max(fold.repeat for fold in folds), n_images), dtype=np.int64)
+    for fold in folds:
+        numbers[fold.repeat, fold.held_out] = fold.number
+    return numbers
+
+
 def make_folds(
     targets: Targets, groups: Indices | None, *, n_folds: int, n_repeats: int = 1, seed: int = 0
 ) -> tuple[Fold, ...]:

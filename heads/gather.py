@@ -16,6 +16,7 @@ from features_cache.recipe import Block
 from heads.arrays import Indices
 from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
+from heads.decisions import EACH
 from heads.extra import read_extra
 from heads.features import CachedImages, Features, LoadedFeatures, StoredFeatures
 from heads.folds import Fold, check_folds, make_folds
@@ -101,7 +102,7 @@ def gather(settings: FitSettings) -> Gathered:
         extra = read_extra(settings, images, content, blocks, n_views)
         targets, parts, further_ids = targets.join(extra.targets), [*parts, extra.cached], extra.ids
         images = dataclasses.replace(images, warnings=(*images.warnings, *extra.warnings))
-    if settings.thresholds != "each" and not targets.is_many:
+    if settings.thresholds != EACH and not targets.is_many:
         text = f"--thresholds {settings.thresholds} is for images of many labels (--separator); here each has one, the most probable"
         images = dataclasses.replace(images, warnings=(*images.warnings, text))
     n_averaged, n_new = _compare(settings, n_views)

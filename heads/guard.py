@@ -7,20 +7,20 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from features_cache.errors import RecipeMismatch
 from features_cache.reader import FeatureCache
 from heads.arrays import ImageArray
 from heads.clusters import clusters, groups_with_clusters
-from heads.copy_space import MOST_FITTED
 from heads.features import CachedImages, FirstView
 from heads.fitted import check_blocks
+from heads.folds import fold_numbers
 from heads.gather import Gathered, drawn_folds
-from heads.leaks import across_folds, fold_numbers, further_table, further_warnings, leak_warnings, leaks_table
+from heads.leaks import across_folds, further_warnings, leak_warnings, leaks_table
 from heads.near_duplicates import NearDuplicates, find_near_duplicates
 from heads.settings import FitSettings
 from heads.shift import Shift, train_test_shift
+from heads.sizes import MOST_COMPARED
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +112,12 @@ def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]
     X = gathered.features.scored(images.n_images)
     new = read_new_images(settings, gathered)
     _, alike = np.unique(images.targets.members, axis=0, return_inverse=True)
-    most_fitted = MOST_FITTED if gathered.memory is None else gathered.memory.compared_images
-    found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X, most_fitted=most_fitted)
-    copied = None
-    if (further := gathered.features.further(images.n_images)) is not None:
-        copied = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), further, most_fitted=most_fitted)
+    most_fitted = MOST_COMPARED if gathered.memory is None else gathered.memory.compared_images
+    further = gathered.features.further(images.n_images)
+    found = find_near_duplicates(X, alike.reshape(-1).astype(np.int64), new.X, further, most_fitted=most_fitted)
     if settings.group_near_duplicates:
         gathered = _regrouped(settings, gathered, found)
         images = gathered.images
-        if copied is not None:
-            gathered = dataclasses.replace(gathered, left_out=images.n_images + np.unique(copied.test.places[:, 1]))
     number = fold_numbers(gathered.folds, images.n_images)
     shift = None
     if new.X is not None:
@@ -130,24 +126,21 @@ def guarded(settings: FitSettings, gathered: Gathered) -> tuple[Gathered, Guard]
         )
     is_grouped = settings.group_near_duplicates
     warnings = leak_warnings(found, images.ids, new.ids, number, is_grouped=is_grouped)
-    table = leaks_table(found, images.ids, new.ids, number)
-    if copied is not None:
-        warnings += further_warnings(copied, images.ids, gathered.further_ids, is_grouped=is_grouped)
-        table = pd.concat([table, further_table(copied, images.ids, gathered.further_ids, number)])
+    warnings += further_warnings(found, images.ids, gathered.further_ids, is_grouped=is_grouped)
+    table = leaks_table(found, images.ids, new.ids, number, gathered.further_ids)
     return gathered, Guard(
         warnings=(*new.warnings, *warnings),
         notes=() if shift is None else (shift if isinstance(shift, str) else shift.sentence,),
         table=table.to_csv(index=False, lineterminator="\n").encode(),
         description={
-            "near_duplicates": _told(settings, found, int(across_folds(found, number).sum()))
-            | {"n_pairs_with_further": None if copied is None else len(copied.test)},
+            "near_duplicates": _told(settings, found, int(across_folds(found, number).sum())),
             "shift": dataclasses.asdict(shift) if isinstance(shift, Shift) else None,
         },
     )
 
 
 def _regrouped(settings: FitSettings, gathered: Gathered, found: NearDuplicates) -> Gathered:
-    """Make near-duplicates one group, so that no fold parts them."""
+    """Make near-duplicates one group, so that no fold parts them, and leave out further images that are one of scored ones."""
     images = gathered.images
     linked = clusters(found.train.places, images.n_images)
     groups, told = groups_with_clusters(images.groups, linked, n_folds=settings.folds)
@@ -155,7 +148,8 @@ def _regrouped(settings: FitSettings, gathered: Gathered, found: NearDuplicates)
     own = images.ids if images.groups is None else [images.group_names[group] for group in images.groups.tolist()]
     names = [own[place] for place in firsts]
     images = dataclasses.replace(images, groups=groups, group_names=tuple(names), warnings=(*images.warnings, *told))
-    return dataclasses.replace(gathered, images=images, folds=drawn_folds(settings, images))
+    left_out = images.n_images + np.unique(found.further.places[:, 1])
+    return dataclasses.replace(gathered, images=images, folds=drawn_folds(settings, images), left_out=left_out)
 
 
 def _told(settings: FitSettings, found: NearDuplicates, n_across: int) -> dict[str, Any]:
@@ -166,6 +160,7 @@ def _told(settings: FitSettings, found: NearDuplicates, n_across: int) -> dict[s
         "n_pairs_across_folds": n_across,
         "n_pairs_of_different_labels": found.n_differing,
         "n_pairs_with_test": len(found.test),
+        "n_pairs_with_further": len(found.further) if found.n_further else None,
         "truncated": found.truncated,
         "grouped": settings.group_near_duplicates,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -14,10 +14,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from heads.arrays import Float
-from heads.feature_rows import CHUNK_ROWS, FeatureRows, draw_in
+from heads.feature_rows import FeatureRows, draw_in
 from heads.parameters import check_parameters
 from heads.problem import Problem, TrainingData, TrainingSet
 from heads.rows import check_rows, check_training
+from heads.sizes import CHUNK_ROWS
 from heads.targets import to_probabilities
 
 
@@ -144,6 +145,14 @@ class Head(ClassifierMixin, BaseEstimator, abc.ABC):  # type: ignore[misc]
 
     @abc.abstractmethod
     def _take_up(self, arrays: dict[str, NDArray[Any]], n_columns: int, n_classes: int) -> None: ...
+
+    def _set_arrays(self, arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for name, shape in shapes.items():
+            if arrays[name].shape != shape:
+                msg = f"{name} has shape {arrays[name].shape}, expected {shape}"
+                raise ValueError(msg)
+            # A copy: arrays that lie askew in the file's bytes are slower, and torch warns of read-only ones.
+            setattr(self, name, arrays[name].copy())
 
     def fit(self, X: Float, y: NDArray[Any], sample_weight: NDArray[np.floating[Any]] | None = None) -> Self:
         """Fit on all rows given.

@@ -123,8 +123,9 @@ def _require_separator(path: Path, cells: pd.Series[str], separator: str) -> Non
     if cells.str.contains(separator, regex=False).any():
         return
     for other in _SEPARATORS:
-        if other != separator and cells.str.contains(other, regex=False).sum() > 1:
-            example = cells[cells.str.contains(other, regex=False)].iloc[0]
+        held = cells.str.contains(other, regex=False)
+        if other != separator and held.sum() > 1:
+            example = cells[held].iloc[0]
             msg = (
                 f"{path}: no label holds the separator {separator!r}, but labels such as {example!r} hold {other!r}; expected what "
                 f"stands between the labels of an image. Type --separator {other!r}, or leave it out where images have one label"

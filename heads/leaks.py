@@ -10,24 +10,10 @@ import pandas as pd
 
 from heads.alike_pairs import AlikePairs
 from heads.arrays import Bool, Indices
-from heads.folds import Fold
 from heads.near_duplicates import NearDuplicates
 
 COLUMNS = ("id", "other_id", "where", "cosine", "fold", "other_fold")
 _MOST_EXAMPLES = 5
-
-
-def fold_numbers(folds: Sequence[Fold], n_images: int) -> Indices:
-    """Return the fold in which each image is held out, in each repeat.
-
-    Returns
-    -------
-    int64 array, shape (n_repeats, n_images)
-    """
-    numbers = np.zeros((1 + max(fold.repeat for fold in folds), n_images), dtype=np.int64)
-    for fold in folds:
-        numbers[fold.repeat, fold.held_out] = fold.number
-    return numbers
 
 
 def across_folds(found: NearDuplicates, folds: Indices) -> Bool:
@@ -132,63 +118,59 @@ def _how_sure(found: NearDuplicates) -> str:
     )
 
 
-def leaks_table(found: NearDuplicates, ids: Sequence[str], other_ids: Sequence[str], folds: Indices) -> pd.DataFrame:
+def leaks_table(
+    found: NearDuplicates,
+    ids: Sequence[str],
+    other_ids: Sequence[str],
+    folds: Indices,
+    further_ids: Sequence[str] = (),
+) -> pd.DataFrame:
     """List all pairs, for near_duplicates.csv.
 
     Parameters
     ----------
     found, ids, other_ids, folds
         As of :func:`leak_warnings`.
+    further_ids : sequence of str, length n_further
 
     Returns
     -------
     DataFrame
-        Columns ``id``, ``other_id``, ``where`` (``train`` or ``test``: where the other is), ``cosine`` (6 decimals), ``fold``,
-        ``other_fold`` (of the first repeat; missing for test images); pairs of training images first, the most alike first.
+        Columns ``id``, ``other_id``, ``where`` (``train``, ``test`` or ``extra``: where the other is), ``cosine`` (6 decimals), ``fold``,
+        ``other_fold`` (of the first repeat; missing where the other is not scored); pairs of training images first, the most alike first.
     """
     parts = [
         _part(found.train, ids, ids, "train", folds[0], folds[0]),
         _part(found.test, ids, other_ids, "test", folds[0], None),
+        _part(found.further, ids, further_ids, "extra", folds[0], None),
     ]
-    return _table(parts)
+    table = {name: [cell for part in parts for cell in part[name]] for name in COLUMNS}
+    kinds = {"cosine": "float64", "fold": "int64", "other_fold": "Int64"}
+    return pd.DataFrame({name: pd.Series(cells, dtype=kinds.get(name, "str")) for name, cells in table.items()})
 
 
 def further_warnings(
-    copied: NearDuplicates, ids: Sequence[str], further_ids: Sequence[str], *, is_grouped: bool
+    found: NearDuplicates, ids: Sequence[str], further_ids: Sequence[str], *, is_grouped: bool
 ) -> tuple[str, ...]:
     """Say which further images are near-duplicates of scored ones: they train in every fold, also where those are held out.
 
     Parameters
     ----------
-    copied : NearDuplicates
-        Between scored images and, in place of test images, further ones.
-    ids, further_ids : sequence of str
+    found : NearDuplicates
+    ids, further_ids : sequence of str, lengths n_images, n_further
     is_grouped : bool
         Whether such images were left out.
     """
-    if not len(copied.test):
+    if not len(found.further):
         return ()
-    examples = _examples(copied.test, np.arange(len(copied.test)), ids, further_ids)
-    n_touched = len(np.unique(copied.test.places[:, 1]))
+    examples = _examples(found.further, np.arange(len(found.further)), ids, further_ids)
+    n_touched = len(np.unique(found.further.places[:, 1]))
     outcome = "left out" if is_grouped else "figures may be too good: --group-near-duplicates leaves them out"
     text = (
-        f"{n_touched} of {copied.n_others} further images are near-duplicates of scored images, which they give away where these "
+        f"{n_touched} of {found.n_further} further images are near-duplicates of scored images, which they give away where these "
         f"are held out: {examples}; {outcome}"
     )
     return (text,)
-
-
-def further_table(
-    copied: NearDuplicates, ids: Sequence[str], further_ids: Sequence[str], folds: Indices
-) -> pd.DataFrame:
-    """List pairs of a scored and a further image (``where`` is ``extra``), as :func:`leaks_table` does."""
-    return _table([_part(copied.test, ids, further_ids, "extra", folds[0], None)])
-
-
-def _table(parts: Sequence[dict[str, list[Any]]]) -> pd.DataFrame:
-    table = {name: [cell for part in parts for cell in part[name]] for name in COLUMNS}
-    kinds = {"cosine": "float64", "fold": "int64", "other_fold": "Int64"}
-    return pd.DataFrame({name: pd.Series(cells, dtype=kinds.get(name, "str")) for name, cells in table.items()})
 
 
 def _part(

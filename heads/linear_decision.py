@@ -45,12 +45,7 @@ class LinearDecision(Head):
         return {"coef_": self.coef_, "intercept_": self.intercept_}
 
     def _take_up(self, arrays: dict[str, NDArray[Any]], n_columns: int, n_classes: int) -> None:
-        for name, shape in (("coef_", (n_columns, n_classes)), ("intercept_", (n_classes,))):
-            if arrays[name].shape != shape:
-                msg = f"{name} has shape {arrays[name].shape}, expected {shape} for {n_columns} columns and {n_classes} classes"
-                raise ValueError(msg)
-            # A copy: arrays that lie askew in the file's bytes are slower, and torch warns of read-only ones.
-            setattr(self, name, arrays[name].copy())
+        self._set_arrays(arrays, {"coef_": (n_columns, n_classes), "intercept_": (n_classes,)})
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return decision values; see :meth:`heads.head.Head.outputs`."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from heads.alike_pairs import AlikePairs, alike_pairs
 from heads.arrays import ImageArray, Indices
-from heads.copy_space import MOST_FITTED, CopySpace
+from heads.copy_space import CopySpace
 from heads.copy_threshold import FIXED_THRESHOLD, Threshold, calibrated
+from heads.sizes import MOST_COMPARED
 
 MOST_PAIRS = 1_000_000
 
@@ -20,8 +21,8 @@ class NearDuplicates:
 
     Parameters
     ----------
-    n_images, n_others : int
-        How many images were compared; ``n_others`` is 0 without test images.
+    n_images, n_others, n_further : int
+        How many images were compared; ``n_others`` is 0 without test images, ``n_further`` without further ones.
     n_views, n_other_views : int
         How many views of each were averaged.
     threshold : Threshold
@@ -33,10 +34,13 @@ class NearDuplicates:
         How many of those pairs have different labels: false pairs, or wrong labels.
     test : AlikePairs
         Place of a labelled image, place of a test image; empty without test images.
+    further : AlikePairs
+        Place of a labelled image, place of a further image; empty without further images.
     """
 
     n_images: int
     n_others: int
+    n_further: int
     n_views: int
     n_other_views: int
     threshold: Threshold
@@ -44,20 +48,22 @@ class NearDuplicates:
     train: AlikePairs
     n_differing: int
     test: AlikePairs
+    further: AlikePairs
 
     @property
     def truncated(self) -> bool:
         """Whether there were more pairs than are told."""
-        return self.train.truncated or self.test.truncated
+        return self.train.truncated or self.test.truncated or self.further.truncated
 
 
 def find_near_duplicates(
     X: ImageArray,
     labels: Indices,
     others: ImageArray | None = None,
+    further: ImageArray | None = None,
     *,
     most: int = MOST_PAIRS,
-    most_fitted: int = MOST_FITTED,
+    most_fitted: int = MOST_COMPARED,
 ) -> NearDuplicates:
     """Find pairs of images whose features are as alike as those of copies of one image.
 
@@ -83,6 +89,8 @@ def find_near_duplicates(
         What copies of one image share: the class, or a number for each combination of classes.
     others : float32 array, shape (n_others, n_other_views, n_columns), optional
         Raw features of the test images. Views beyond those of X are not used.
+    further : float32 array, shape (n_further, n_views, n_columns), optional
+        Raw features of images that are learned from and never scored.
     most : int
         How many pairs to keep, of each kind.
     most_fitted : int
@@ -98,26 +106,33 @@ def find_near_duplicates(
         If arrays do not fit each other.
     """
     n_images, n_views, n_columns = X.shape
-    if len(labels) != n_images or (others is not None and others.shape[2] != n_columns):
-        theirs = None if others is None else others.shape
-        msg = f"features of shape {X.shape}, {len(labels)} labels, others of shape {theirs}; expected a label an image and equal columns"
+    others = X[:0] if others is None else others
+    further = X[:0] if further is None else further
+    if len(labels) != n_images or others.shape[2] != n_columns or further.shape[1:] != (n_views, n_columns):
+        msg = (
+            f"features of shape {X.shape}, {len(labels)} labels, others of shape {others.shape}, further of shape {further.shape}; "
+            f"expected a label an image, equal columns, and further images of as many views"
+        )
         raise ValueError(msg)
-    space = CopySpace.fit(X, most_fitted) if n_images > 1 else None
-    n_other_views = 0 if others is None else min(n_views, others.shape[1])
-    if space is None:
-        return _nothing(X, 0 if others is None else len(others), n_other_views)
+    n_other_views = min(n_views, others.shape[1]) if len(others) else 0
+    if n_images < 2:
+        return _nothing(X, len(others), len(further), n_other_views)
+    space = CopySpace.fit(X, most_fitted)
     rows = space.places(X, slice(0, n_views))
     threshold, train = calibrated(space, X, labels, n_views, most, rows)
-    other_threshold, test = threshold, _EMPTY
-    if others is not None:
+    other_threshold, test, copied = threshold, _EMPTY, _EMPTY
+    if len(others):
         if n_other_views != n_views:
             other_threshold, _ = calibrated(space, X, labels, n_other_views, most, rows)
         others_rows = space.places(others, slice(0, n_other_views))
         test = alike_pairs(rows, others_rows, least=other_threshold.value, most=most)
+    if len(further):
+        copied = alike_pairs(rows, space.places(further, slice(0, n_views)), least=threshold.value, most=most)
     first, second = train.places.T
     return NearDuplicates(
         n_images=n_images,
-        n_others=0 if others is None else len(others),
+        n_others=len(others),
+        n_further=len(further),
         n_views=n_views,
         n_other_views=n_other_views,
         threshold=threshold,
@@ -125,17 +140,19 @@ def find_near_duplicates(
         train=train,
         n_differing=int((labels[first] != labels[second]).sum()),
         test=test,
+        further=copied,
     )
 
 
 _EMPTY = AlikePairs(places=np.zeros((0, 2), np.int64), cosines=np.zeros(0), truncated=False)
 
 
-def _nothing(X: ImageArray, n_others: int, n_other_views: int) -> NearDuplicates:
+def _nothing(X: ImageArray, n_others: int, n_further: int, n_other_views: int) -> NearDuplicates:
     none = Threshold(value=FIXED_THRESHOLD, is_fixed=True, within={}, found_share=None)
     return NearDuplicates(
         n_images=len(X),
         n_others=n_others,
+        n_further=n_further,
         n_views=X.shape[1],
         n_other_views=n_other_views,
         threshold=none,
@@ -143,4 +160,5 @@ def _nothing(X: ImageArray, n_others: int, n_other_views: int) -> NearDuplicates
         train=_EMPTY,
         n_differing=0,
         test=_EMPTY,
+        further=_EMPTY,
     )

@@ -119,11 +119,7 @@ class NeighboursHead(Head):
         matrix = (n_columns,) if self.shrinkage == 1 else (n_columns, n_columns)
         others = (n_images if self.is_many_ else 0, n_classes)
         shapes = ((n_columns,), matrix, (n_images, n_columns), (n_images, n_classes), others)
-        for name, shape in zip(_LEARNED, shapes, strict=True):
-            if arrays[name].shape != shape:
-                msg = f"{name} has shape {arrays[name].shape}, expected {shape} for {n_columns} columns and {n_classes} classes"
-                raise ValueError(msg)
-            setattr(self, name, arrays[name].copy())
+        self._set_arrays(arrays, dict(zip(_LEARNED, shapes, strict=True)))
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
         """Return logarithms of vote shares, or log-odds; see :meth:`heads.head.Head.outputs`."""

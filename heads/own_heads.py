@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
-from heads.catalogue import HEADS, POWER, HeadKind
+from heads.catalogue import HEADS, HeadKind
 from heads.ensemble import NAME as ENSEMBLE
 from heads.parameters import check_parameters
+from heads.sizes import POWER
 
 OwnHeads = Mapping[str, Mapping[str, Any]]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -14,7 +14,6 @@ import torch
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from heads.ablation import ablate, require_blocks
-from heads.catalogue import POWER
 from heads.choosing import Choice
 from heads.clock import Clock
 from heads.decisions import Decisions
@@ -30,6 +29,7 @@ from heads.run_files import head_files, oof_csv, pictures
 from heads.run_folder import Run, choose_folder, json_bytes, list_runs, publish_run
 from heads.scoring import score_out_of_fold
 from heads.settings import FitSettings
+from heads.sizes import POWER
 
 __all__ = ["FitSettings", "Run", "fit_heads", "list_runs"]
 

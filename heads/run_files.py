@@ -11,7 +11,7 @@ import pandas as pd
 from heads import pictures as draw
 from heads.catalogue import HeadKind
 from heads.fitted import FittedHead
-from heads.folds import Fold
+from heads.folds import Fold, fold_numbers
 from heads.labelled import LabelledImages
 from heads.out_of_fold import OutOfFold
 from heads.predictions import Predictions
@@ -19,9 +19,7 @@ from heads.predictions import Predictions
 
 def oof_csv(images: LabelledImages, folds: Sequence[Fold], predictions: Mapping[str, Predictions]) -> bytes:
     """Write out-of-fold probabilities: id, label, repeat, fold, group, head, a column a class."""
-    fold_of = np.zeros((1 + max(fold.repeat for fold in folds), images.n_images), dtype=np.int64)
-    for fold in folds:
-        fold_of[fold.repeat, fold.held_out] = fold.number
+    fold_of = fold_numbers(folds, images.n_images)
     groups = [""] * images.n_images if images.groups is None else [images.group_names[group] for group in images.groups]
     labels = images.label_texts
     tables = []

@@ -13,13 +13,14 @@ from features_cache.progress import silent
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads import features, training
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.features import CachedImages, LoadedFeatures, StoredFeatures
 from heads.folds import make_folds
 from heads.memory import INTERPRETER_BYTES, Memory, Work
 from heads.out_of_fold import fit_final, out_of_fold
 from heads.problem import TrainingData
+from heads.sizes import POWER
 from heads.targets import ManyLabels, OneLabel
 from tests.fake_card import CARD, FakeCard, OnCard
 from tests.heads_data import draw_features, make_blocks

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from features_cache.errors import OptionError
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import HEADS
 from heads.choosing import fit_temperature
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.nesting import nest
 from heads.out_of_fold import out_of_fold
 from heads.problem import TrainingData
+from heads.sizes import POWER
 from heads.targets import OneLabel
 from tests.heads_data import draw_features
 

@@ -20,7 +20,7 @@ from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads import memory as budget
 from heads.batches import StreamedBatches
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.features import CachedImages, LoadedFeatures, StoredFeatures
 from heads.folds import make_folds
@@ -33,6 +33,7 @@ from heads.run import FitSettings, fit_heads
 from heads.run_folder import read_run
 from heads.scores import Scores, join_scores
 from heads.scratch import Scratch
+from heads.sizes import POWER
 from heads.targets import OneLabel
 from tests.heads_data import draw_features, make_blocks, make_project
 

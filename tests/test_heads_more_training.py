@@ -12,7 +12,7 @@ import pytest
 from features_cache.errors import LabelError, OptionError, RecipeMismatch
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import HEADS
 from heads.ensemble import combine, greedy_weights
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
@@ -24,6 +24,7 @@ from heads.prior import prior_shift
 from heads.problem import TrainingData
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import read_run
+from heads.sizes import POWER
 from heads.targets import ManyLabels, OneLabel
 from tests.heads_data import CLASSES, draw_features, make_blocks, make_project, write_csv
 

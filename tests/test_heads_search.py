@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from features_cache.errors import OptionError
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.ladder import make_ladder
@@ -20,6 +20,7 @@ from heads.problem import TrainingData
 from heads.run import FitSettings
 from heads.run_folder import read_run
 from heads.search import draw_settings, search_heads, with_drawn
+from heads.sizes import POWER
 from heads.targets import ManyLabels, OneLabel
 from tests.heads_data import draw_features, make_project
 

@@ -229,6 +229,8 @@ def test_arrays_that_do_not_fit_are_refused():
         find_near_duplicates(X, np.zeros(2, np.int64))
     with pytest.raises(ValueError, match="equal columns"):
         find_near_duplicates(X, np.zeros(3, np.int64), X[..., :2])
+    with pytest.raises(ValueError, match="equal columns"):
+        find_near_duplicates(X, np.zeros(3, np.int64), further=np.repeat(X, 2, axis=1))
 
 
 def test_the_space_parts_images_better_than_standardised_features():

@@ -13,7 +13,7 @@ import pytest
 
 from heads import choosing
 from heads import out_of_fold as story
-from heads.catalogue import HEADS, POWER
+from heads.catalogue import HEADS
 from heads.choosing import fit_temperature
 from heads.decisions import decide
 from heads.ensemble import combine
@@ -26,6 +26,7 @@ from heads.predictions import Inner
 from heads.probabilities import image_probabilities
 from heads.problem import TrainingData
 from heads.scores import join_scores
+from heads.sizes import POWER
 from heads.targets import ManyLabels, OneLabel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
