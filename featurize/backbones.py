@@ -72,7 +72,7 @@ def check_backbone(name: str) -> None:
         raise OptionError(msg)
 
 
-def build_backbone(name: str, size_px: int, state: dict[str, Tensor] | None) -> Backbone:
+def build_backbone(name: str, size_px: int, state: dict[str, Tensor] | None, n_channels: int = 3) -> Backbone:
     """Build a network for inputs of one size, in evaluation mode and float32.
 
     Parameters
@@ -96,6 +96,8 @@ def build_backbone(name: str, size_px: int, state: dict[str, Tensor] | None) -> 
         If the weights are another network's.
     """
     check_backbone(name)
+    if n_channels != 3:
+        raise NotImplementedError
     network, tap, vectors = _build(name, size_px, pretrained=state is not None)
     if state is not None:
         _fill(name, network, _fitted_to(network, state))
@@ -120,7 +122,7 @@ class Shape:
 
 
 @functools.cache
-def shape_of(name: str, size_px: int = TRAINED_SIZE_PX) -> Shape:
+def shape_of(name: str, size_px: int = TRAINED_SIZE_PX, n_channels: int = 3) -> Shape:
     """Find out what a network contributes, by a forward pass without numbers.
 
     Raises
@@ -130,9 +132,9 @@ def shape_of(name: str, size_px: int = TRAINED_SIZE_PX) -> Shape:
     """
     # RegNet computes its widths with tensors while it is built: those need numbers, its parameters do not.
     with _EmptyOnMeta() if name.startswith("regnet_") else torch.device("meta"):
-        backbone = build_backbone(name, size_px, None)
+        backbone = build_backbone(name, size_px, None, n_channels)
         try:
-            columns = int(backbone(torch.empty(2, 3, size_px, size_px)).shape[1])
+            columns = int(backbone(torch.empty(2, n_channels, size_px, size_px)).shape[1])
         except (RuntimeError, ValueError, AssertionError) as error:
             msg = f"{name} does not take images of {size_px} px ({error}); --size {TRAINED_SIZE_PX} always works"
             raise OptionError(msg) from error

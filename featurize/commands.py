@@ -34,9 +34,19 @@ def featurize(
         _DEFAULTS.weights
     ),
     pattern: Annotated[str | None, typer.Option(help="Channel files: '{id}_{channel}.png'.")] = None,
-    channels: Annotated[list[str], typer.Option(help="Channels, in stacking order.")] = [],
-    scale: Annotated[str, typer.Option(help="Pixel value that becomes 1: dtype, or such as 4095.")] = _DEFAULTS.scale,
-    size: Annotated[int, typer.Option(help="Side of the networks' input, px.")] = _DEFAULTS.size_px,
+    planes: Annotated[list[str], typer.Option(help="Names of an image's channels. (default: found)")] = [],
+    channels: Annotated[
+        list[str], typer.Option(help="Blends for the networks: a,b,c or a+b+c,c+d+a; each; adapt.")
+    ] = [],
+    frame: Annotated[int | None, typer.Option(help="Page of each file, from 0.")] = None,
+    scale: Annotated[
+        str, typer.Option(help="What becomes 0 and 1: dtype, 4095, 200:4095, image:1:99, channel:1:99.")
+    ] = _DEFAULTS.scale,
+    normalise: Annotated[str, typer.Option(help="Whose pixel statistics: imagenet or dataset.")] = _DEFAULTS.normalise,
+    size: Annotated[int | None, typer.Option(help="Side of the networks' input, px. (default: as trained)")] = None,
+    fit: Annotated[str, typer.Option(help="Into a square: stretch, crop or pad.")] = _DEFAULTS.fit,
+    resize: Annotated[int | None, typer.Option(help="Side of that square, px. (default: as --size)")] = None,
+    crops: Annotated[int, typer.Option(help="1 or 5 inputs cut from it, averaged.")] = _DEFAULTS.crops,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = _DEFAULTS.device,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULTS.precision,
     batch_size: Annotated[str, typer.Option(help="Images read and committed together.")] = "auto",
@@ -69,9 +79,15 @@ def featurize(
         backbones=split_list(backbone),
         weights=split_list(weights),
         pattern=pattern,
+        planes=split_list(planes),
         channels=split_list(channels),
+        frame=frame,
         scale=scale,
+        normalise=normalise,
         size_px=size,
+        fit=fit,
+        resize_px=resize,
+        crops=crops,
         device=device,
         precision=precision,
         unit_images=batch_size,

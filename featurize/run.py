@@ -23,12 +23,14 @@ from features_cache.writer import enter_all
 from featurize.backbones import Backbone
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
+from featurize.geometry import square_of
 from featurize.pipeline import ImageReader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes
-from featurize.settings import FeaturizeSettings
+from featurize.reading import Reading
+from featurize.settings import SPLITS, FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
-from featurize.work import SPLITS, Work, plan_work, require_space
+from featurize.work import Work, plan_work, require_space
 
 
 def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Summary:
@@ -54,16 +56,25 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
         As drawn in ``features_cache/errors.py``; whatever was committed stays.
     """
     with stop_on_signals() as flag:
-        work = plan_work(settings)
+        work = plan_work(settings, _stoppable(flag, progress))
         jobs = [
-            _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
+            _Job(
+                split,
+                settings.out / f"{split}.h5",
+                manifest.root,
+                work.plans[split],
+                work.reading,
+                settings,
+                flag,
+                progress,
+            )
             for split, manifest in work.manifests.items()
         ]
         for job in jobs:
             tidy_up(job.path)
         to_do = _jobs_to_do(jobs)
         for job in to_do:  # what speaks against the test images is said before the training images cost hours
-            with look(job.path, job.root, job.wanted, job.settings):
+            with look(job.path, job.root, job.wanted, job.reading, job.settings):
                 pass
         splits = tuple(_featurize_split(job, work) for job in to_do)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
@@ -92,9 +103,18 @@ class _Job:
     path: Path
     root: Path
     wanted: Plan
+    reading: Reading
     settings: FeaturizeSettings
     flag: StopFlag
     progress: Progress
+
+
+def _stoppable(flag: StopFlag, progress: Progress) -> Progress:
+    def tell(what: str, n_done: int, n_all: int) -> None:
+        flag.check()
+        progress(what, n_done, n_all)
+
+    return tell
 
 
 def _jobs_to_do(jobs: list[_Job]) -> list[_Job]:
@@ -131,7 +151,7 @@ def _is_owed(job: _Job) -> bool:
 
 def _is_complete(job: _Job) -> bool:
     try:
-        with look(job.path, job.root, job.wanted, _kept(job).settings) as standing:
+        with look(job.path, job.root, job.wanted, job.reading, _kept(job).settings) as standing:
             return standing.is_complete
     except PermafeatError:
         return False
@@ -140,7 +160,7 @@ def _is_complete(job: _Job) -> bool:
 def _featurize_split(job: _Job, work: Work) -> SplitSummary:
     began = time.monotonic()
     job.flag.check()
-    with look(job.path, job.root, job.wanted, job.settings) as standing:
+    with look(job.path, job.root, job.wanted, job.reading, job.settings) as standing:
         if standing.is_complete:
             job.progress(job.split, len(standing.plan.ids), len(standing.plan.ids))
             return _summary(job, n_computed=0, began=began, notes=Counter())
@@ -195,8 +215,10 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     n_computed = 0
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
-    reader = ImageReader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
-    engine = Engine({name: backbones[name] for name in held.missing_blocks()}, plan)
+    missing_blocks = held.missing_blocks()
+    squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing_blocks}
+    reader = ImageReader(job.root, plan, job.reading, squares, n_workers=n_workers)
+    engine = Engine({name: backbones[name] for name in missing_blocks}, plan, job.reading.planes)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)
         fault = None if ledger.done or plan.anew else first_unit_fault(rows, is_begun=bool(plan.base))

@@ -14,6 +14,7 @@ from features_cache.extend import Held, extended_plan
 from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
 from featurize.provenance import changed_rows, execution_of
+from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 
 WAYS_OUT = "Type --overwrite to compute it anew, or choose another --out"
@@ -48,7 +49,7 @@ class Standing:
 
 
 @contextlib.contextmanager
-def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> Iterator[Standing]:
+def look(path: Path, root: Path, wanted: Plan, reading: Reading, settings: FeaturizeSettings) -> Iterator[Standing]:
     """Look at what is there, with the cache open for as long as the block runs.
 
     Parameters
@@ -59,6 +60,8 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         Folder of the images.
     wanted : Plan
         What is asked for.
+    reading : Reading
+        How images are read.
     settings : FeaturizeSettings
 
     Raises
@@ -83,7 +86,7 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         plan = dataclasses.replace(
             plan,
             execution=execution_of(path, plan.execution),
-            anew=_anew(cache, root, plan, settings.max_pixels, repair=settings.repair),
+            anew=_anew(cache, root, plan, reading, repair=settings.repair),
         )
         standing = Standing(cache=cache, plan=plan)
         if not standing.is_complete:
@@ -96,9 +99,9 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         yield standing
 
 
-def _anew(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int, *, repair: bool) -> tuple[str, ...]:
+def _anew(cache: FeatureCache, root: Path, plan: Plan, reading: Reading, *, repair: bool) -> tuple[str, ...]:
     """Find the images that are to be computed although the cache holds them: none, but for ``--repair``."""
-    changed = changed_rows(cache, root, plan, max_pixels)
+    changed = changed_rows(cache, root, plan, reading)
     if repair:
         damaged = cache.damaged(np.arange(cache.n_images))
         return tuple(cache.ids[row] for row in np.flatnonzero(changed | damaged | ~cache.good))

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import time
+from collections.abc import Hashable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from features_cache.errors import CacheError, ImagesMissing, InputError, Refused, TableError
+from features_cache.errors import ImagesMissing, InputError, TableError
 from features_cache.files import require_folder
-from features_cache.plan import Execution, Plan, parts_folder, plan_in
-from features_cache.reader import FeatureCache
+from features_cache.plan import Execution, Plan
+from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from featurize.backbones import Backbone, check_backbone
-from featurize.calibrate import CALIBRATION_IMAGES
-from featurize.channels import load_image
-from featurize.decode import BadImage
+from featurize.blends import parse_blends
 from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
 from featurize.engine import Engine
+from featurize.geometry import Square, square_of
 from featurize.manifest import Extra, Manifest, list_images, read_ids
 from featurize.networks import Network, find_networks
-from featurize.pipeline import resize
+from featurize.reading import Reading
+from featurize.scale import Scale
 from featurize.settings import FeaturizeSettings
+from featurize.there import recipes_there
+from featurize.training_pixels import calibration_inputs, dataset_statistics
 
-SPLITS = ("train", "test")
 _TIMED_PASSES = 4
 
 
@@ -43,11 +43,14 @@ class Work:
         What would be computed, whether or not it is there already.
     networks : tuple of Network
         What would compute it.
+    reading : Reading
+        How images are read.
     """
 
     manifests: dict[str, Manifest]
     plans: dict[str, Plan]
     networks: tuple[Network, ...]
+    reading: Reading
 
     @property
     def random_weights(self) -> bool:
@@ -56,11 +59,21 @@ class Work:
 
     def build(self) -> dict[str, Backbone]:
         """Build the networks, by the names of their blocks; wrong weights are found here, before anything is written."""
-        return {network.block.name: network.build() for network in self.networks}
+        built: dict[Hashable, Backbone] = {}
+        for network in self.networks:
+            if network.key not in built:
+                built[network.key] = network.build()
+        return {network.block.name: built[network.key] for network in self.networks}
 
 
-def plan_work(settings: FeaturizeSettings) -> Work:
+def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
     """Find images, device and weights, and freeze what there is to do.
+
+    Parameters
+    ----------
+    settings : FeaturizeSettings
+    progress : callable
+        Told while all training images are read for their statistics (``--normalise dataset``).
 
     Raises
     ------
@@ -73,7 +86,16 @@ def plan_work(settings: FeaturizeSettings) -> Work:
     manifests = find_images(settings)
     device = choose_device(settings.device)
     precision = choose_precision(_precision_there(settings, device), device)
-    networks = find_networks(settings, precision, functools.partial(_calibration_images, settings, manifests))
+    reading = reading_of(settings, manifests)
+    blends = parse_blends(settings.channels, reading.planes)
+    networks = find_networks(
+        settings,
+        precision,
+        reading,
+        blends,
+        dataset_statistics(settings, manifests, reading, progress),
+        lambda recipe: calibration_inputs(recipe, manifests, reading),
+    )
     execution = Execution(device=device, micro_batch=micro_batch(device), n_threads=torch.get_num_threads())
     plans = {
         split: Plan(
@@ -86,29 +108,27 @@ def plan_work(settings: FeaturizeSettings) -> Work:
         )
         for split, manifest in manifests.items()
     }
-    return Work(manifests=manifests, plans=plans, networks=networks)
+    return Work(manifests=manifests, plans=plans, networks=networks, reading=reading)
 
 
 def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
     """Let ``--precision auto`` follow a cache or an unfinished run that is there: another machine is no other work."""
-    if settings.precision != "auto" or settings.overwrite:
-        return settings.precision
-    for split in SPLITS:
-        path = settings.out / f"{split}.h5"
-        try:
-            if path.is_file():
-                with FeatureCache(path) as cache:
-                    found = cache.blocks[0].recipe.precision
-            else:
-                plan = plan_in(parts_folder(path))
-                if plan is None:
-                    continue
-                found = plan.blocks[0].recipe.precision
-        except (CacheError, Refused):
-            continue  # told where the split is begun
-        if found != "float16" or device != "cpu":
-            return found
+    if settings.precision == "auto" and not settings.overwrite:
+        for recipe in recipes_there(settings):
+            if recipe.precision != "float16" or device != "cpu":
+                return recipe.precision
     return settings.precision
+
+
+def reading_of(settings: FeaturizeSettings, manifests: dict[str, Manifest]) -> Reading:
+    """Say how the images are read: their planes are the same in each split."""
+    return Reading(
+        planes=next(iter(manifests.values())).planes,
+        by_file=settings.pattern is not None,
+        scale=Scale.parse(settings.scale),
+        max_pixels=settings.max_pixels,
+        frame=settings.frame,
+    )
 
 
 def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
@@ -134,7 +154,8 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
         ids = None if table is None else read_ids(table, id_column)
         # The sample submission says which test images count; others in the folder do no harm.
         extra: Extra = "ignore" if split == "test" else "ignore both" if settings.ignore_unlabelled else "error"
-        manifest = list_images(root, ids=ids, pattern=settings.pattern, channels=settings.channels, extra=extra)
+        planes = next((found.planes for found in manifests.values()), settings.named_planes)
+        manifest = list_images(root, ids=ids, pattern=settings.pattern, planes=planes, extra=extra)
         manifests[split] = manifest.first(settings.limit)
     if not manifests:
         msg = (
@@ -143,26 +164,6 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
         )
         raise ImagesMissing(msg)
     return manifests
-
-
-def _calibration_images(settings: FeaturizeSettings, manifests: dict[str, Manifest]) -> Tensor:
-    """Read the first training images that can be read (of the test images, where there are no others)."""
-    manifest = next(iter(manifests.values()))
-    images: list[Tensor] = []
-    for sources in manifest.sources:
-        if len(images) == CALIBRATION_IMAGES:
-            break
-        try:
-            loaded = load_image(
-                manifest.root, sources, settings.channels, scale=settings.scale, max_pixels=settings.max_pixels
-            )
-        except BadImage:
-            continue  # told, counted and listed when its row is computed
-        images.append(resize(loaded.pixels, settings.size_px))
-    if not images:
-        msg = f"{manifest.root}: none of {len(manifest.ids)} images can be read; at least one must be"
-        raise ImagesMissing(msg)
-    return torch.stack(images)
 
 
 def require_space(folder: Path, plan: Plan, parts: Path) -> None:
@@ -190,13 +191,16 @@ def seconds_per_view(work: Work) -> float:
         Seconds of the fastest of four forward passes (the first ones are slow), a view.
     """
     plan = next(iter(work.plans.values()))
-    engine = Engine(work.build(), plan)
+    engine = Engine(work.build(), plan, work.reading.planes)
     n_views = plan.execution.micro_batch
-    size_px = plan.blocks[0].recipe.size_px
-    pictures = torch.full((n_views, 3, size_px, size_px), 0.5)
+    by_square: dict[Square, list[str]] = {}
+    for block in plan.blocks:
+        by_square.setdefault(square_of(block.recipe), []).append(block.name)
     took = []
     for _ in range(_TIMED_PASSES):
         began = time.monotonic()
-        engine.features(pictures, ["estimate"] * n_views, range(n_views))
+        for square, names in by_square.items():
+            pictures = torch.full((n_views, len(work.reading.planes), square.side_px, square.side_px), 0.5)
+            engine.features(pictures, ["estimate"] * n_views, range(n_views), names)
         took.append(time.monotonic() - began)
     return min(took) / n_views

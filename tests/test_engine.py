@@ -18,7 +18,7 @@ from featurize.augment import view_matrix, view_rng, warp
 from featurize.backbones import build_backbone
 from featurize.device import choose_device, choose_precision, cpu_is_fast_in_bfloat16
 from featurize.engine import Engine
-from featurize.pipeline import resize
+from featurize.geometry import Square, to_square
 from featurize.precision import fold_batch_norm, lowered
 
 SIDE_PX = 64
@@ -39,7 +39,9 @@ def engine(device: str = "cpu", precision: str = "float32", micro_batch: int = 6
 
 
 def pictures(numbers: Sequence[int]) -> Tensor:
-    return torch.stack([resize(np.asarray(picture(number), np.float32) / 255, SIDE_PX) for number in numbers])
+    return torch.stack(
+        [to_square(np.asarray(picture(number), np.float32) / 255, Square("stretch", SIDE_PX)) for number in numbers]
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
