@@ -113,7 +113,7 @@ class Engine:
                     for batch in made[wanted.key]
                 ]
                 columns.append(crops[0] if len(crops) == 1 else torch.stack(crops).mean(dim=0))
-            return torch.cat(columns, dim=1).cpu()
+        return torch.cat(columns, dim=1).cpu()
 
     def _padded(self, batch: Tensor) -> Tensor:
         """Pad to the one shape that the networks are given."""
