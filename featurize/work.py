@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from features_cache.files import require_folder
 from features_cache.plan import Execution, Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
+from features_cache.texts import Texts
 from featurize.backbones import Backbone, check_backbone
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
@@ -24,10 +26,10 @@ from featurize.device import Device, choose_device, choose_precision, micro_batc
 from featurize.engine import Engine
 from featurize.manifest import Extra, Manifest, list_images, read_ids
 from featurize.networks import Network, find_networks
+from featurize.parents import parents_of, require_crops
 from featurize.pipeline import resize
 from featurize.settings import FeaturizeSettings
 
-SPLITS = ("train", "test")
 _TIMED_PASSES = 4
 
 
@@ -79,21 +81,27 @@ def plan_work(settings: FeaturizeSettings) -> Work:
         split: Plan(
             ids=manifest.ids,
             sources=manifest.sources,
-            n_views=1 + (settings.augment if split == "train" else settings.n_test_copies),
+            n_views=1 + (settings.augment if split == settings.splits[0] else settings.n_test_copies),
             blocks=tuple(network.block for network in networks),
             unit_images=settings.unit_images or unit_images(device),
             execution=execution,
+            parents=_parents(settings, split, manifest),
         )
         for split, manifest in manifests.items()
     }
     return Work(manifests=manifests, plans=plans, networks=networks)
 
 
+def _parents(settings: FeaturizeSettings, split: str, manifest: Manifest) -> Sequence[str]:
+    table = settings.labels if split == settings.splits[0] else settings.sample
+    return () if settings.cells is None or table is None else Texts(parents_of(table, manifest))
+
+
 def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
     """Let ``--precision auto`` follow a cache or an unfinished run that is there: another machine is no other work."""
     if settings.precision != "auto" or settings.overwrite:
         return settings.precision
-    for split in SPLITS:
+    for split in settings.splits:
         path = settings.out / f"{split}.h5"
         try:
             if path.is_file():
@@ -119,21 +127,25 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
     ImagesMissing
         If there is neither a training nor a test folder, or a named one is missing or empty.
     """
+    defaults = FeaturizeSettings()
+    if settings.cells is not None:
+        require_crops(settings.cells)
+        defaults = settings
     for flag, table in (("--labels", settings.labels), ("--sample", settings.sample)):
         if table is not None and not table.is_file():
             msg = f"{flag} {table}: no such file; expected a CSV of image ids"
             raise TableError(msg)
-    defaults = FeaturizeSettings()
+    train, test = settings.splits
     manifests: dict[str, Manifest] = {}
     for split, root, default, table, id_column in (
-        ("train", settings.train_images, defaults.train_images, settings.labels, settings.id_column),
-        ("test", settings.test_images, defaults.test_images, settings.sample, None),
+        (train, settings.train_images, defaults.train_images, settings.labels, settings.id_column),
+        (test, settings.test_images, defaults.test_images, settings.sample, None),
     ):
         if root == default and not root.exists():
             continue
         ids = None if table is None else read_ids(table, id_column)
         # The sample submission says which test images count; others in the folder do no harm.
-        extra: Extra = "ignore" if split == "test" else "ignore both" if settings.ignore_unlabelled else "error"
+        extra: Extra = "ignore" if split == test else "ignore both" if settings.ignore_unlabelled else "error"
         manifest = list_images(root, ids=ids, pattern=settings.pattern, channels=settings.channels, extra=extra)
         manifests[split] = manifest.first(settings.limit)
     if not manifests:
