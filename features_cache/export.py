@@ -29,8 +29,9 @@ def export(
     """Write a cache's features to a file of another format.
 
     ``parquet`` and ``csv`` have the columns ``id``, ``view``, then the features; ``npz`` the arrays ``ids`` and ``views`` (a row
-    each), ``columns`` and ``features``; ``h5ad`` the features as ``X``, ``id`` and ``view`` in ``obs``, ``block`` in ``var``. Values
-    are float32, written piece by piece in bounded memory.
+    each), ``columns`` and ``features``; ``h5ad`` the features as ``X``, ``id`` and ``view`` in ``obs``, ``block`` in ``var``. Where
+    images have parents, ``parent`` (``parents`` in ``npz``) follows the id. Values are float32, written piece by piece in bounded
+    memory.
 
     Parameters
     ----------
@@ -94,16 +95,25 @@ class _Table:
         self.numbers = np.arange(1 if view_0 else cache.n_views)
         self.n_rows = len(self._rows) * len(self.numbers)
 
-    def pieces(self) -> Iterator[tuple[list[str], NDArray[np.intp], NDArray[np.float32]]]:
-        """Yield ids, views and features, a row for each view."""
+    def pieces(self) -> Iterator[tuple[dict[str, list[str]], NDArray[np.intp], NDArray[np.float32]]]:
+        """Yield names (as :attr:`names`), views and features, a row for each view."""
         for rows, features in self._cache.chunks(rows=self._rows, views=self._views, blocks=self._blocks):
-            ids = [self._cache.ids[row] for row in rows for _ in self.numbers]
-            yield ids, np.tile(self.numbers, len(rows)), features.reshape(len(ids), -1)
+            yield self._names_of(rows), np.tile(self.numbers, len(rows)), features.reshape(-1, len(self.columns))
 
     @property
-    def ids(self) -> list[str]:
-        """The id of each row."""
-        return [self._cache.ids[row] for row in self._rows for _ in self.numbers]
+    def names(self) -> dict[str, list[str]]:
+        """The ``id`` of each row, and its ``parent`` where images have one."""
+        return self._names_of(self._rows)
+
+    def _names_of(self, rows: NDArray[np.intp]) -> dict[str, list[str]]:
+        texts = {"id": self._cache.ids, "parent": self._cache.parents}
+        places = rows.repeat(len(self.numbers)).tolist()
+        return {name: [each[row] for row in places] for name, each in texts.items() if each is not None}
+
+    @property
+    def name_columns(self) -> list[str]:
+        """Which names there are."""
+        return ["id"] if self._cache.parents is None else ["id", "parent"]
 
     @property
     def views(self) -> NDArray[np.intp]:
@@ -126,30 +136,34 @@ def _library(name: str, to: str) -> ModuleType:
 
 def _to_parquet(table: _Table, place: Path) -> None:
     arrow, parquet = _library("pyarrow", "parquet"), _library("pyarrow.parquet", "parquet")
-    fields = [("id", arrow.string()), ("view", arrow.int32())]
+    fields = [*((name, arrow.string()) for name in table.name_columns), ("view", arrow.int32())]
     schema = arrow.schema([*fields, *((name, arrow.float32()) for name in table.columns)])
     with parquet.ParquetWriter(place, schema) as writer:
-        for ids, views, features in table.pieces():
+        for names, views, features in table.pieces():
             values = [arrow.array(column) for column in np.ascontiguousarray(features.T)]
-            arrays = [arrow.array(ids, arrow.string()), arrow.array(views, arrow.int32()), *values]
+            texts = [arrow.array(each, arrow.string()) for each in names.values()]
+            arrays = [*texts, arrow.array(views, arrow.int32()), *values]
             writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
 
 
 def _to_csv(table: _Table, place: Path) -> None:
     with place.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "view", *table.columns])
-        for ids, views, features in table.pieces():
+        writer.writerow([*table.name_columns, "view", *table.columns])
+        for names, views, features in table.pieces():
             # Nine digits give a float32 back to the bit.
             writer.writerows(
-                [name, view, *(f"{value:.9g}" for value in row)]
-                for name, view, row in zip(ids, views.tolist(), features.tolist(), strict=True)
+                [*texts, view, *(f"{value:.9g}" for value in row)]
+                for texts, view, row in zip(
+                    zip(*names.values(), strict=True), views.tolist(), features.tolist(), strict=True
+                )
             )
 
 
 def _to_npz(table: _Table, place: Path) -> None:
     with zipfile.ZipFile(place, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        small = {"ids": np.array(table.ids, dtype=str), "views": table.views, "columns": np.array(table.columns)}
+        small = {f"{name}s": np.array(texts, dtype=str) for name, texts in table.names.items()}
+        small |= {"views": table.views, "columns": np.array(table.columns)}
         for name, values in small.items():
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), _npy(values))
         with archive.open(zipfile.ZipInfo("features.npy"), "w", force_zip64=True) as member:
@@ -168,12 +182,12 @@ def _npy(values: NDArray[np.generic]) -> bytes:
 
 def _to_h5ad(table: _Table, place: Path) -> None:
     """Lay out AnnData's file by its specification (on-disk format 0.1.0): the library itself needs an older pandas than ours."""
-    names = [f"{name}:{view}" for name, view in zip(table.ids, table.views.tolist(), strict=True)]
+    names = [f"{name}:{view}" for name, view in zip(table.names["id"], table.views.tolist(), strict=True)]
 
     def build(file: h5py.File) -> None:
         _encoded(file, "anndata", "0.1.0")
         _encoded(reserve(file, "X", (table.n_rows, len(table.columns)), np.dtype("<f4")), "array", "0.2.0")
-        _data_frame(file.create_group("obs"), names, {"id": table.ids, "view": table.views})
+        _data_frame(file.create_group("obs"), names, {**table.names, "view": table.views})
         _data_frame(file.create_group("var"), table.columns, {"block": table.block_of_column})
         for empty in ("layers", "obsm", "varm", "obsp", "varp", "uns"):
             _encoded(file.create_group(empty), "dict", "0.1.0")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import OutputExists, RecipeMismatch, listed
+from features_cache.errors import ImageChanged, OutputExists, RecipeMismatch, listed
 from features_cache.layout import HASH_BYTES, Rows
 from features_cache.ledger import Ledger
 from features_cache.plan import Plan
@@ -42,6 +42,8 @@ def extended_plan(cache: FeatureCache, wanted: Plan, ways_out: str) -> Plan:
         If a block is there with another recipe, or in another number type.
     OutputExists
         If the cache holds images that are not wanted.
+    ImageChanged
+        If an image has another parent there, or one of the two knows no parents.
     """
     there = {block.name for block in cache.blocks}
     shared = tuple(block for block in wanted.blocks if block.name in there)
@@ -55,6 +57,7 @@ def extended_plan(cache: FeatureCache, wanted: Plan, ways_out: str) -> Plan:
         found = f"holds other images ({n_new} are new, {len(gone)} are gone: {listed(gone)})"
         msg = f"{cache.path}: {found}. Put them back (or leave out --limit). {ways_out}"
         raise OutputExists(msg)
+    _require_same_parents(cache, wanted, ways_out)
     named = {block.name for block in wanted.blocks}
     others = (block for block in cache.blocks if block.name not in named)
     return dataclasses.replace(
@@ -63,6 +66,21 @@ def extended_plan(cache: FeatureCache, wanted: Plan, ways_out: str) -> Plan:
         blocks=_side_by_side([*wanted.blocks, *others]),
         base=cache.seal.checksum.hex(),
     )
+
+
+def _require_same_parents(cache: FeatureCache, wanted: Plan, ways_out: str) -> None:
+    """Check that what each image was cut from is what the cache says."""
+    if (cache.parents is None) == bool(len(wanted.parents)):
+        found, asked = ("no parents", "some") if cache.parents is None else ("parents of its images", "none")
+        msg = f"{cache.path}: holds {found}; {asked} are asked for (`--cells` makes them). {ways_out}"
+        raise ImageChanged(msg)
+    if cache.parents is None:
+        return
+    parent_of = dict(zip(wanted.ids, wanted.parents, strict=True))
+    moved = [name for name, parent in zip(cache.ids, cache.parents, strict=True) if parent_of[name] != parent]
+    if moved:
+        msg = f"{cache.path}: {len(moved)} images have another parent than the one that they had ({listed(moved)}). {ways_out}"
+        raise ImageChanged(msg)
 
 
 def _side_by_side(blocks: list[Block]) -> tuple[Block, ...]:

@@ -26,6 +26,7 @@ _FIRST_DATASETS = {
     "blocks": ("uint8",),
 }
 _DATASETS = {1: _FIRST_DATASETS, 2: {**_FIRST_DATASETS, "checksum": ("uint8",)}}
+_DATASETS[3] = {**_DATASETS[2], "parent": ("bytes",)}
 _MOST_JSON_BYTES = 1 << 22
 
 
@@ -56,11 +57,13 @@ def check_members(path: Path, file: h5py.File, seal: Seal) -> None:
     n_images = file["features"].shape[0] if file["features"].ndim == 3 else -1
     shapes: dict[str, tuple[int, ...]] = {"ids": (n_images,), "status": (n_images,)}
     shapes |= {name: (n_images, HASH_BYTES) for name in ("content_hash", "checksum") if name in datasets}
+    shapes |= {"parent": (n_images,)} if "parent" in datasets else {}
     if any(file[name].shape != shape for name, shape in shapes.items()) or file["blocks"].ndim != 1:
-        msg = f"{path}: ids, status, content_hash and features do not have the same number of images; refused"
+        msg = f"{path}: ids, parents, status, content_hash and features do not have the same number of images; refused"
         raise ForeignCache(msg)
-    if file["ids"].dtype.itemsize > MOST_ID_BYTES or file["blocks"].nbytes > _MOST_JSON_BYTES:
-        msg = f"{path}: ids of {file['ids'].dtype.itemsize} bytes, {file['blocks'].nbytes} bytes of blocks; refused"
+    longest = max(file[name].dtype.itemsize for name in ("ids", "parent") if name in datasets)
+    if longest > MOST_ID_BYTES or file["blocks"].nbytes > _MOST_JSON_BYTES:
+        msg = f"{path}: ids or parents of {longest} bytes, {file['blocks'].nbytes} bytes of blocks; refused"
         raise ForeignCache(msg)
 
 
@@ -97,9 +100,14 @@ def _check_dataset(path: Path, name: str, member: Any, types: tuple[str, ...], s
 
 
 def check_contents(
-    path: Path, ids: tuple[str, ...], status: NDArray[np.uint8], blocks: tuple[Block, ...], n_columns: int
+    path: Path,
+    ids: tuple[str, ...],
+    parents: tuple[str, ...] | None,
+    status: NDArray[np.uint8],
+    blocks: tuple[Block, ...],
+    n_columns: int,
 ) -> None:
-    """Refuse ids that occur twice, unknown statuses, blocks that do not cover the columns.
+    """Refuse ids that occur twice, rows without their parent, unknown statuses, blocks that do not cover the columns.
 
     Raises
     ------
@@ -108,6 +116,9 @@ def check_contents(
     """
     if len(set(ids)) != len(ids):
         msg = f"{path}: {len(ids) - len(set(ids))} ids occur twice; it is not a cache of ours; refused"
+        raise ForeignCache(msg)
+    if parents is not None and not all(parents):
+        msg = f"{path}: some of its images have a parent, and others none; it is not a cache of ours; refused"
         raise ForeignCache(msg)
     if len(status) and int(status.max()) > max(Status):
         msg = f"{path}: status {int(status.max())} means nothing; it is not a cache of ours; refused"

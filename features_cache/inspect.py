@@ -43,6 +43,7 @@ def describe(path: Path) -> dict[str, Any]:
             "random_weights": cache.random_weights,
             "statuses": dict(sorted(counts.items())),
             "first_ids": list(cache.ids[:3]),
+            "n_parents": None if cache.parents is None else len(set(cache.parents)),
             "blocks": [block.to_json() for block in cache.blocks],
         }
 
@@ -55,6 +56,8 @@ def describe_lines(description: dict[str, Any]) -> list[str]:
         "statuses: " + ", ".join(f"{name} {count}" for name, count in description["statuses"].items()),
         "ids: " + ", ".join(description["first_ids"]) + (", ..." if description["n_images"] > 3 else ""),
     ]
+    if description["n_parents"] is not None:
+        lines.append(f"parents: {description['n_parents']:,}")
     if description["random_weights"]:
         lines.append(RANDOM_WEIGHTS)
     for block in description["blocks"]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from features_cache.errors import OptionError
 from features_cache.recipe import Block, Storage, canonical_json
-from features_cache.seal import FORMAT_VERSION, MOST_AROUND, SEAL_BYTES
+from features_cache.seal import FORMAT_VERSION, MOST_AROUND, PARENTS_VERSION, SEAL_BYTES
 
 HASH_BYTES = 16
 MOST_ID_BYTES = 4096
@@ -128,23 +128,29 @@ def read_json(dataset: h5py.Dataset) -> Any:  # noqa: ANN401 - whatever was writ
     return json.loads(dataset[()].tobytes())
 
 
-def fixed_length(texts: Sequence[str]) -> NDArray[np.bytes_]:
+def fixed_length(texts: Sequence[str], what: str = "id") -> NDArray[np.bytes_]:
     """Encode texts as UTF-8 of one width: variable-length strings are refused in files of ours."""
     width = 1
     for text in texts:
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
-            msg = f"the id {text!r} is no text that can be kept: expected neither zero bytes nor lone surrogates"
+            msg = f"the {what} {text!r} is no text that can be kept: expected neither zero bytes nor lone surrogates"
             raise OptionError(msg)
         width = max(width, len(text.encode("utf-8")))
     if width > MOST_ID_BYTES:
-        msg = f"an id has {width} bytes; expected at most {MOST_ID_BYTES}"
+        msg = f"the longest {what} has {width} bytes; expected at most {MOST_ID_BYTES}"
         raise OptionError(msg)
     return np.fromiter((text.encode("utf-8") for text in texts), dtype=f"S{max(1, width)}", count=len(texts))
+
+
+def version_of(parents: Sequence[str]) -> int:
+    """Return the version of the format that a cache is written in: the first that can hold what it holds."""
+    return PARENTS_VERSION if len(parents) else FORMAT_VERSION
 
 
 def cache_around(
     *,
     ids: Sequence[str],
+    parents: Sequence[str],
     status: NDArray[np.uint8],
     content_hash: NDArray[np.uint8],
     checksum: NDArray[np.uint8],
@@ -172,10 +178,13 @@ def cache_around(
         "content_hash": content_hash,
         "checksum": checksum,
     }
+    if len(parents):
+        owners = fixed_length(parents, "parent")
+        arrays["parent"] = owners.view(h5py.string_dtype("utf-8", owners.dtype.itemsize))
 
     def build(file: h5py.File) -> None:
         file.attrs["format"] = np.bytes_("permafeat")
-        file.attrs["format_version"] = np.uint32(FORMAT_VERSION)
+        file.attrs["format_version"] = np.uint32(version_of(parents))
         for name, array in arrays.items():
             reserve(file, name, array.shape, array.dtype)
         _plain(file, "blocks", _json_bytes([block.to_json() for block in blocks]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from features_cache.texts import Texts
 PLAN_NAME = "plan.jsonl"
 QUARANTINE = "quarantine"
 _PLAN_VERSION = 3
+# Of images with parents. Other plans stay what they were: parts that were made under them serve on.
+_PARENTS_VERSION = 4
 _MADE_AGAIN = "`cli featurize` with the options that it was begun with makes it again, and keeps the parts"
 
 
@@ -65,6 +68,9 @@ class Plan:
         Checksum (hexadecimal) of the cache that is extended; empty where everything is computed.
     anew : tuple of str
         Ids of images that are computed anew although that cache holds them.
+    parents : sequence of str
+        What each image was cut from, such as the image of a cell; empty where images stand for themselves. :class:`Texts`, where
+        there are many.
     """
 
     ids: Sequence[str]
@@ -75,6 +81,7 @@ class Plan:
     execution: Execution
     base: str = ""
     anew: tuple[str, ...] = ()
+    parents: Sequence[str] = ()
 
     @property
     def n_columns(self) -> int:
@@ -115,10 +122,10 @@ class Plan:
         return self.digest[:12]
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the plan as lines of JSON: the work, then each image's id and files."""
+        """Yield the plan as lines of JSON: the work, then each image's id, its parent if there are any, and its files."""
         yield _line(
             {
-                "version": _PLAN_VERSION,
+                "version": _PARENTS_VERSION if len(self.parents) else _PLAN_VERSION,
                 "n_images": len(self.ids),
                 "n_views": self.n_views,
                 "blocks": [block.to_json() for block in self.blocks],
@@ -128,8 +135,9 @@ class Plan:
                 "anew": list(self.anew),
             }
         )
-        for image_id, files in zip(self.ids, self.sources, strict=True):
-            yield _line([image_id, *([file.path, file.n_bytes, file.mtime_ns] for file in files)])
+        parents = ([parent] for parent in self.parents) if len(self.parents) else itertools.repeat([], len(self.ids))
+        for image_id, parent, files in zip(self.ids, parents, self.sources, strict=True):
+            yield _line([image_id, *parent, *([file.path, file.n_bytes, file.mtime_ns] for file in files)])
 
     def file_lines(self) -> Iterator[bytes]:
         """Yield what the plan's file holds: :meth:`lines`, then their digest."""
@@ -148,11 +156,12 @@ class Plan:
         values = map(json.loads, lines)
         try:
             fields = next(values)
-            if fields["version"] != _PLAN_VERSION:
-                msg = f"a plan of version {fields['version']}; expected {_PLAN_VERSION}. {_MADE_AGAIN}"
+            if fields["version"] not in {_PLAN_VERSION, _PARENTS_VERSION}:
+                msg = f"a plan of version {fields['version']}; expected {_PLAN_VERSION} or {_PARENTS_VERSION}. {_MADE_AGAIN}"
                 raise CacheDamaged(msg)
-            ids = Texts()
-            sources = Sources(_files(values, ids, fields["n_images"]))
+            ids, parents = Texts(), Texts()
+            has_parents = fields["version"] == _PARENTS_VERSION
+            sources = Sources(_files(values, ids, parents if has_parents else None, fields["n_images"]))
             return cls(
                 ids=ids,
                 sources=sources,
@@ -162,6 +171,7 @@ class Plan:
                 execution=Execution(**fields["execution"]),
                 base=fields["base"],
                 anew=tuple(fields["anew"]),
+                parents=parents if has_parents else (),
             )
         except (AttributeError, KeyError, OverflowError, StopIteration, TypeError, ValueError) as error:
             msg = f"the plan cannot be read ({str(error) or 'it is empty'}). {_MADE_AGAIN}"
@@ -172,10 +182,12 @@ def _line(value: object) -> bytes:
     return canonical_json(value) + b"\n"
 
 
-def _files(images: Iterator[Any], ids: Texts, n_images: int) -> Iterator[Iterator[SourceFile]]:
-    """Yield each image's files, and append its id; as many as there were."""
+def _files(images: Iterator[Any], ids: Texts, parents: Texts | None, n_images: int) -> Iterator[Iterator[SourceFile]]:
+    """Yield each image's files, and append its id, and its parent where it has one; as many as there were."""
     for image_id, *files in images:
         ids.append(image_id)
+        if parents is not None:
+            parents.append(files.pop(0))
         yield (SourceFile(path=path, n_bytes=size, mtime_ns=mtime) for path, size, mtime in files)
     if len(ids) != n_images:
         msg = f"{len(ids)} images; {n_images} were written"

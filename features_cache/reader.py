@@ -54,6 +54,8 @@ class FeatureCache:
     ----------
     ids : tuple of str, length n_images
         Image ids in row order.
+    parents : tuple of str, length n_images, or None
+        What each image was cut from, such as the image of a cell; None where images stand for themselves.
     status : uint8 array, shape (n_images,)
         :class:`~features_cache.status.Status` codes.
     content_hash : uint8 array, shape (n_images, 16)
@@ -119,6 +121,7 @@ class FeatureCache:
         )
         self._is_whole = False
         self.ids = tuple(raw.decode("utf-8") for raw in file["ids"][()])
+        self.parents = _shared_texts(file["parent"][()]) if "parent" in file else None
         self.status: NDArray[np.uint8] = file["status"][()]
         self.content_hash: NDArray[np.uint8] = file["content_hash"][()]
         self.checksum: NDArray[np.uint8] | None = file["checksum"][()] if "checksum" in file else None
@@ -127,7 +130,7 @@ class FeatureCache:
         except CacheDamaged as error:  # its bytes are those that were sealed: they were written so
             msg = f"{self.path}: {error}; it is not a cache of ours; refused"
             raise ForeignCache(msg) from error
-        check_contents(self.path, self.ids, self.status, self.blocks, self.n_columns)
+        check_contents(self.path, self.ids, self.parents, self.status, self.blocks, self.n_columns)
 
     @functools.cached_property
     def good(self) -> NDArray[np.bool_]:
@@ -191,7 +194,8 @@ class FeatureCache:
 
     def is_made_of(self, plan: Plan) -> bool:
         """Whether a plan describes this very file."""
-        return (self.n_views, self.blocks) == (plan.n_views, plan.blocks) and plan.ids == self.ids
+        same_images = plan.ids == self.ids and plan.parents == (self.parents or ())
+        return same_images and (self.n_views, self.blocks) == (plan.n_views, plan.blocks)
 
     def load(
         self, *, rows: Picks = None, views: Picks = None, blocks: Sequence[str] | None = None
@@ -328,6 +332,12 @@ class FeatureCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _shared_texts(raw: NDArray[np.bytes_]) -> tuple[str, ...]:
+    """Decode texts of which many are equal: each is in memory once."""
+    known = {each: each.decode("utf-8") for each in np.unique(raw).tolist()}
+    return tuple(known[each] for each in raw.tolist())
 
 
 def _places(count: int, wanted: Picks) -> NDArray[np.intp]:

@@ -20,6 +20,8 @@ SEAL_BYTES = 512
 CACHE_MAGIC = b"PERMAFEAT CACHE\n"
 PART_MAGIC = b"PERMAFEAT PART \n"
 FORMAT_VERSION = 2
+# Of caches whose rows have parents. Others stay what they were, to the byte.
+PARENTS_VERSION = 3
 
 _FIELDS = struct.Struct("<16sIIQ32sQQ32s")
 _READ_BYTES = 1 << 20
@@ -74,6 +76,8 @@ class Sealing:
         ``CACHE_MAGIC`` or ``PART_MAGIC``.
     before, after : sequence of bytes, optional
         What stands around a cache's features.
+    version : int
+        Of the format.
 
     Examples
     --------
@@ -84,9 +88,13 @@ class Sealing:
     """
 
     def __init__(
-        self, magic: bytes, before: Sequence[bytes | memoryview] = (), after: Sequence[bytes | memoryview] = ()
+        self,
+        magic: bytes,
+        before: Sequence[bytes | memoryview] = (),
+        after: Sequence[bytes | memoryview] = (),
+        version: int = FORMAT_VERSION,
     ) -> None:
-        self._magic = magic
+        self._magic, self._version = magic, version
         self._before, self._after = before, after
         self._hash = hashlib.blake2b(digest_size=32)
         self._n_bytes = SEAL_BYTES
@@ -101,7 +109,7 @@ class Sealing:
 
     def seal(self) -> bytes:
         """Return the 512 bytes that go where room was left."""
-        seal = Seal(magic=self._magic, version=FORMAT_VERSION, n_bytes=self._n_bytes, checksum=self._hash.digest())
+        seal = Seal(magic=self._magic, version=self._version, n_bytes=self._n_bytes, checksum=self._hash.digest())
         if self._before:
             features_at = SEAL_BYTES + sum(map(len, self._before))
             around = hashlib.blake2b(digest_size=32)
@@ -152,8 +160,8 @@ def read_seal(file: BufferedReader, path: Path, magic: bytes) -> Seal:
         features_bytes=features_bytes,
         around=around,
     )
-    if not 0 < version <= FORMAT_VERSION:
-        msg = f"{path}: written in format {version}; this program reads up to {FORMAT_VERSION}. Update permafeat"
+    if not 0 < version <= PARENTS_VERSION:
+        msg = f"{path}: written in format {version}; this program reads up to {PARENTS_VERSION}. Update permafeat"
         raise ForeignCache(msg)
     if raw != seal.pack():
         msg = f"{path}: its first {SEAL_BYTES} bytes are damaged{_WAYS_OUT}"

@@ -38,7 +38,7 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
     Raises
     ------
     ImageChanged
-        If an image is not the file that it was when the plan was made.
+        If an image, or its parent, is not what it was when the plan was made.
     RecipeMismatch, OutputExists
         If the unfinished run was asked for other features, images or views.
     """
@@ -96,6 +96,9 @@ def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
         n_new, n_gone = len(set(wanted.ids) - set(found.ids)), len(set(found.ids) - set(wanted.ids))
         msg = f"the unfinished run has other images ({n_new} are new, {n_gone} are gone). {ways_out}"
         raise OutputExists(msg)
+    if found.parents != wanted.parents:
+        msg = f"the unfinished run knows other parents of the same images. {ways_out}"
+        raise ImageChanged(msg)
     if (found.base, found.anew) != (wanted.base, wanted.anew):
         msg = f"the unfinished run extends another file than the one that stands there now, or repairs other rows. {ways_out}"
         raise OutputExists(msg)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features_cache.errors import OptionError, OutputExists
 from features_cache.extend import Held
 from features_cache.files import DISK, Disk, publish
-from features_cache.layout import HASH_BYTES, Rows, cache_around, row_checksums
+from features_cache.layout import HASH_BYTES, Rows, cache_around, row_checksums, version_of
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.recipe import Block, Storage
@@ -55,6 +55,7 @@ def publish_cache(
     _publish_cache(
         path,
         ids=plan.ids,
+        parents=plan.parents,
         status=ledger.status,
         content_hash=ledger.content_hash,
         checksum=ledger.checksum,
@@ -92,6 +93,7 @@ def write_cache(
     blocks: Sequence[Block],
     status: NDArray[np.uint8] | None = None,
     content_hash: NDArray[np.uint8] | None = None,
+    parents: Sequence[str] = (),
     replace: bool = False,
     disk: Disk = DISK,
 ) -> None:
@@ -111,6 +113,8 @@ def write_cache(
         All good unless given.
     content_hash : uint8 array, shape (images, 16), optional
         blake2b-128 of each image's bytes; zeros, which say that they are unknown, unless given.
+    parents : sequence of str, length images, optional
+        What each image was cut from; none of them empty.
     replace : bool
         Whether a file at the path gives way.
     disk : Disk
@@ -126,6 +130,9 @@ def write_cache(
     if features.ndim != 3 or len(ids) != len(features) or len(set(ids)) != len(ids):
         msg = f"features have the shape {features.shape} and there are {len(set(ids))} different ids; expected (images, views, columns)"
         raise OptionError(msg)
+    if len(parents) and (len(parents) != len(ids) or not all(parents)):
+        msg = f"there are {len(parents)} parents, some perhaps empty, for {len(ids)} images; expected one each, or none at all"
+        raise OptionError(msg)
     if [block.start for block in blocks] != [0, *(block.stop for block in blocks[:-1])]:
         msg = "the blocks do not follow one another from column 0 on"
         raise OptionError(msg)
@@ -135,6 +142,7 @@ def write_cache(
     _publish_cache(
         path,
         ids=ids,
+        parents=parents,
         status=np.zeros(len(ids), np.uint8) if status is None else status,
         content_hash=np.zeros((len(ids), HASH_BYTES), np.uint8) if content_hash is None else content_hash,
         checksum=row_checksums(features),
@@ -151,6 +159,7 @@ def _publish_cache(
     path: Path,
     *,
     ids: Sequence[str],
+    parents: Sequence[str],
     status: NDArray[np.uint8],
     content_hash: NDArray[np.uint8],
     checksum: NDArray[np.uint8],
@@ -164,6 +173,7 @@ def _publish_cache(
 ) -> None:
     before, after = cache_around(
         ids=ids,
+        parents=parents,
         status=status,
         content_hash=content_hash,
         checksum=checksum,
@@ -178,7 +188,7 @@ def _publish_cache(
             yield np.ascontiguousarray(rows, dtype=np.dtype(storage).newbyteorder("<")).data.cast("B")
         yield from after
 
-    sealing = Sealing(CACHE_MAGIC, before, after)
+    sealing = Sealing(CACHE_MAGIC, before, after, version_of(parents))
 
     def check(written: Path) -> None:
         check_bytes(written, CACHE_MAGIC)

@@ -27,7 +27,7 @@ from featurize.geometry import square_of
 from featurize.pipeline import ImageReader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes
 from featurize.reading import Reading
-from featurize.settings import SPLITS, FeaturizeSettings
+from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
 from featurize.work import Work, plan_work, require_space
@@ -78,14 +78,14 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
                 pass
         splits = tuple(_featurize_split(job, work) for job in to_do)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
-    warnings += _not_as_asked(work, splits)
+    warnings += _not_as_asked(work, splits, settings.splits)
     warnings += same_bytes([split.path for split in splits if not split.n_waiting])
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
 
 
-def _not_as_asked(work: Work, splits: Sequence[SplitSummary]) -> list[str]:
+def _not_as_asked(work: Work, splits: Sequence[SplitSummary], names: Sequence[str]) -> list[str]:
     """Say what a user may not expect: a split without images, and views that were there already."""
-    told = [f"there is no folder of {split} images, so no {split}.h5" for split in SPLITS if split not in work.plans]
+    told = [f"there is no folder of {split} images, so no {split}.h5" for split in names if split not in work.plans]
     for split in splits:
         asked = work.plans[split.split].n_views
         if split.n_views > asked:

@@ -16,7 +16,6 @@ from featurize.scale import SCALE_BY_TYPE, Scale
 DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
 TRAINED_SIZE_PX = 224
 MAX_PIXELS = 100_000_000
-SPLITS = ("train", "test")
 FITS = ("stretch", "crop", "pad")
 _FLAGS = {"unit_images": "batch-size", "n_workers": "workers", "size_px": "size", "resize_px": "resize"}
 STATISTICS: tuple[Statistics, ...] = ("imagenet", "dataset")
@@ -32,6 +31,9 @@ class FeaturizeSettings:
         Folders of images. A default folder that does not exist is left out; a named one must exist.
     labels, sample : Path or None
         CSVs that say which images there are; of ``labels`` the ids are read and never a label.
+    cells : Path or None
+        A folder of crops that ``cli cells`` made: they and their tables take the place of the images and theirs, and their caches
+        know from which image each was cut.
     id_column : str or None
         Column of ids in ``labels``; ``id`` in any case, else the first column, unless given.
     out : Path
@@ -97,6 +99,7 @@ class FeaturizeSettings:
     test_images: Path = Path("data/test")
     labels: Path | None = None
     sample: Path | None = None
+    cells: Path | None = None
     id_column: str | None = None
     out: Path = Path("features")
     augment: int = 0
@@ -191,6 +194,11 @@ class FeaturizeSettings:
         return self.planes or (named_channels(self.channels) if self.pattern and not every else ())
 
     @property
+    def splits(self) -> tuple[str, str]:
+        """Names of the training and the test cache."""
+        return ("train", "test") if self.cells is None else ("train_cells", "test_cells")
+
+    @property
     def n_test_copies(self) -> int:
         """Augmented copies of a test image."""
         return self.augment if self.tta is None else self.tta
@@ -216,6 +224,8 @@ class FeaturizeSettings:
         if isinstance(options.get("shard"), str):
             options["shard"] = _parse_shard(options["shard"])
         settings = cls(**options)
+        if settings.cells is not None:
+            return settings._of_cells(settings.cells)
         train = settings.train_images
         labels = train.with_name(f"{train.name}.csv") if train.name else Path(f"{train.absolute().name}.csv")
         sample = settings.test_images.parent / "sample_submission.csv"
@@ -223,6 +233,18 @@ class FeaturizeSettings:
             settings,
             labels=settings.labels or (labels if labels.is_file() else None),
             sample=settings.sample or (sample if sample.is_file() else None),
+        )
+
+    def _of_cells(self, folder: Path) -> Self:
+        """Take crops and their tables for images and theirs."""
+        train, test = folder / "train", folder / "test"
+        return dataclasses.replace(
+            self,
+            train_images=train,
+            test_images=test,
+            labels=folder / "train.csv" if train.is_dir() else None,
+            sample=folder / "test.csv" if test.is_dir() else None,
+            id_column="id",
         )
 
 

@@ -8,12 +8,12 @@ from features_cache.errors import CacheError, Refused
 from features_cache.plan import parts_folder, plan_in
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Recipe
-from featurize.settings import SPLITS, FeaturizeSettings
+from featurize.settings import FeaturizeSettings
 
 
 def recipes_there(settings: FeaturizeSettings) -> Iterator[Recipe]:
     """Yield the recipes of caches and unfinished runs, the training images' first."""
-    for split in SPLITS:
+    for split in settings.splits:
         path = settings.out / f"{split}.h5"
         try:
             if path.is_file():

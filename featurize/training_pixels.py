@@ -51,11 +51,12 @@ def dataset_statistics(
 
     @functools.cache
     def computed(square: Square) -> dict[tuple[Square, str], Moments]:
-        if "train" not in manifests:
+        train = settings.splits[0]
+        if train not in manifests:
             msg = "--normalise dataset takes the statistics of the training images; featurize these first, or with the test images"
             raise ImagesMissing(msg)
         n_workers = settings.n_workers or os.cpu_count() or 1
-        return plane_statistics(manifests["train"], reading, [square], n_workers=n_workers, progress=progress)
+        return plane_statistics(manifests[train], reading, [square], n_workers=n_workers, progress=progress)
 
     def statistics(blend: Blend, square: Square) -> tuple[tuple[float, ...], tuple[float, ...]]:
         needed = (set(blend.channels) or set(reading.planes)) - {NONE}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from features_cache.files import require_folder
 from features_cache.plan import Execution, Plan
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
+from features_cache.texts import Texts
 from featurize.backbones import Backbone, check_backbone
 from featurize.blends import parse_blends
 from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
@@ -22,6 +23,7 @@ from featurize.engine import Engine
 from featurize.geometry import Square, square_of
 from featurize.manifest import Extra, Manifest, list_images, read_ids
 from featurize.networks import Network, find_networks
+from featurize.parents import parents_of, require_crops
 from featurize.reading import Reading
 from featurize.scale import Scale
 from featurize.settings import FeaturizeSettings
@@ -101,14 +103,20 @@ def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
         split: Plan(
             ids=manifest.ids,
             sources=manifest.sources,
-            n_views=1 + (settings.augment if split == "train" else settings.n_test_copies),
+            n_views=1 + (settings.augment if split == settings.splits[0] else settings.n_test_copies),
             blocks=tuple(network.block for network in networks),
             unit_images=settings.unit_images or unit_images(device),
             execution=execution,
+            parents=_parents(settings, split, manifest),
         )
         for split, manifest in manifests.items()
     }
     return Work(manifests=manifests, plans=plans, networks=networks, reading=reading)
+
+
+def _parents(settings: FeaturizeSettings, split: str, manifest: Manifest) -> Sequence[str]:
+    table = settings.labels if split == settings.splits[0] else settings.sample
+    return () if settings.cells is None or table is None else Texts(parents_of(table, manifest))
 
 
 def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
@@ -139,21 +147,25 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
     ImagesMissing
         If there is neither a training nor a test folder, or a named one is missing or empty.
     """
+    defaults = FeaturizeSettings()
+    if settings.cells is not None:
+        require_crops(settings.cells)
+        defaults = settings
     for flag, table in (("--labels", settings.labels), ("--sample", settings.sample)):
         if table is not None and not table.is_file():
             msg = f"{flag} {table}: no such file; expected a CSV of image ids"
             raise TableError(msg)
-    defaults = FeaturizeSettings()
+    train, test = settings.splits
     manifests: dict[str, Manifest] = {}
     for split, root, default, table, id_column in (
-        ("train", settings.train_images, defaults.train_images, settings.labels, settings.id_column),
-        ("test", settings.test_images, defaults.test_images, settings.sample, None),
+        (train, settings.train_images, defaults.train_images, settings.labels, settings.id_column),
+        (test, settings.test_images, defaults.test_images, settings.sample, None),
     ):
         if root == default and not root.exists():
             continue
         ids = None if table is None else read_ids(table, id_column)
         # The sample submission says which test images count; others in the folder do no harm.
-        extra: Extra = "ignore" if split == "test" else "ignore both" if settings.ignore_unlabelled else "error"
+        extra: Extra = "ignore" if split == test else "ignore both" if settings.ignore_unlabelled else "error"
         planes = next((found.planes for found in manifests.values()), settings.named_planes)
         manifest = list_images(root, ids=ids, pattern=settings.pattern, planes=planes, extra=extra)
         manifests[split] = manifest.first(settings.limit)
