@@ -196,7 +196,8 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
     reader = ImageReader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
-    engine = Engine({name: backbones[name] for name in held.missing_blocks()}, plan)
+    networks = {name: backbones[name] for name in held.missing_blocks()}
+    engine = Engine(networks, plan, job.settings.augmentation)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)
         fault = None if ledger.done or plan.anew else first_unit_fault(rows, is_begun=bool(plan.base))

@@ -16,6 +16,7 @@ from features_cache.files import require_folder
 from features_cache.plan import Execution, Plan, parts_folder, plan_in
 from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
+from featurize.augmentation import Augmentation
 from featurize.backbones import Backbone, check_backbone
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
@@ -43,11 +44,14 @@ class Work:
         What would be computed, whether or not it is there already.
     networks : tuple of Network
         What would compute it.
+    augmentation : Augmentation
+        What would make the copies.
     """
 
     manifests: dict[str, Manifest]
     plans: dict[str, Plan]
     networks: tuple[Network, ...]
+    augmentation: Augmentation
 
     @property
     def random_weights(self) -> bool:
@@ -86,7 +90,7 @@ def plan_work(settings: FeaturizeSettings) -> Work:
         )
         for split, manifest in manifests.items()
     }
-    return Work(manifests=manifests, plans=plans, networks=networks)
+    return Work(manifests=manifests, plans=plans, networks=networks, augmentation=settings.augmentation)
 
 
 def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
@@ -190,7 +194,7 @@ def seconds_per_view(work: Work) -> float:
         Seconds of the fastest of four forward passes (the first ones are slow), a view.
     """
     plan = next(iter(work.plans.values()))
-    engine = Engine(work.build(), plan)
+    engine = Engine(work.build(), plan, work.augmentation)
     n_views = plan.execution.micro_batch
     size_px = plan.blocks[0].recipe.size_px
     pictures = torch.full((n_views, 3, size_px, size_px), 0.5)
