@@ -60,7 +60,7 @@ def stretch(views: Tensor, factors: Sequence[float]) -> Tensor:
 def plane_means(views: Tensor) -> Tensor:
     """Average each plane by a fixed tree of sums.
 
-    ``Tensor.mean`` adds in an order that depends on the number of threads, views and planes.
+    ``Tensor.mean`` promises no order: it may change with the number of threads, views and planes, and the last bits with it.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def blur(views: Tensor, sigmas: Sequence[float], most: float) -> Tensor:
         torch.mul(wide.narrow(axis, radius, side), weights[:, :1, None, None], out=views)
         for step in range(1, radius + 1):
             torch.add(wide.narrow(axis, radius - step, side), wide.narrow(axis, radius + step, side), out=term)
-            # Not addcmul: whether it rounds once or twice depends on where in a vector register an element lies.
+            # Not addcmul, which may round once or twice: an element's bits would depend on where in a vector it lies.
             term.mul_(weights[:, step : step + 1, None, None])
             views.add_(term)
     return views
