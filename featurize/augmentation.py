@@ -152,10 +152,10 @@ class Augmentation:
 
         keys = [(seed, image_id, view) for image_id, view in zip(ids, views, strict=True)]
         copies = [index for index, view in enumerate(views) if view]
-        if len(copies) == len(keys):
-            return self._copies(images, keys)
         if not copies:
             return images
+        if len(copies) == len(keys):
+            return self._copies(images, keys)
         chosen = torch.tensor(copies, device=images.device)
         made = images.clone()
         made[chosen] = self._copies(images[chosen], [keys[index] for index in copies])

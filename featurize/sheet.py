@@ -239,5 +239,6 @@ def draw(rows: Sequence[Row]) -> Image.Image:
 
 
 def _drawable(text: str) -> str:
-    """Write letters that the font does not have as their codes."""
-    return text.encode("latin-1", "backslashreplace").decode("latin-1")
+    """Write letters that the font does not have, and what is no letter, as their codes."""
+    printable = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return printable.encode("latin-1", "backslashreplace").decode("latin-1")

@@ -96,9 +96,11 @@ def test_order_batch_number_of_planes_and_threads_change_no_bit(name: str) -> No
     np.testing.assert_array_equal(alone, together)
     np.testing.assert_array_equal(views(terms, sources[:, :2].copy(), keys), together[:, :2])
     n_threads = torch.get_num_threads()
-    torch.set_num_threads(3 - min(n_threads, 2))
-    np.testing.assert_array_equal(views(terms, sources, keys), together)
-    torch.set_num_threads(n_threads)
+    try:
+        torch.set_num_threads(3 - min(n_threads, 2))
+        np.testing.assert_array_equal(views(terms, sources, keys), together)
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -117,11 +119,22 @@ def test_images_views_and_seeds_draw_differently_and_view_0_draws_nothing(name: 
     np.testing.assert_array_equal(mixed[1], views(terms, same[:1], [(0, "a", 1)])[0])
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_gpu_makes_the_views_of_the_cpu(name: str) -> None:
+    terms, sources = augmentation(**CHOICES[name]), torch.from_numpy(images(40, side=224))
+    ids, numbers = [f"image {number}" for number in range(40)], [number % 7 for number in range(40)]
+    found = terms.views(sources.cuda(), 0, ids, numbers)
+    torch.testing.assert_close(found.cpu(), terms.views(sources, 0, ids, numbers), rtol=0, atol=1e-4)
+
+
 def test_making_views_leaves_the_images_as_they_are() -> None:
     for fields in CHOICES.values():
         sources = torch.from_numpy(images(2))
         augmentation(**fields).views(sources, 0, ["a", "b"], [1, 2])
         np.testing.assert_array_equal(sources.numpy(), images(2))
+    assert FLIPS_AND_TURNS.views(torch.empty(0, 3, 8, 8), 0, [], []).shape == (0, 3, 8, 8)
 
 
 def matrices(terms: Augmentation, count: int = 500) -> np.ndarray:

@@ -163,6 +163,17 @@ def test_channel_files_are_stacked_as_featurize_stacks_them(project: Path, run_c
     np.testing.assert_array_equal(cell(Path("sheet.png"), 0, 0), np.stack([planes[2], planes[0], planes[1]], axis=2))
 
 
+def test_a_name_that_no_font_has_is_drawn_by_its_codes(project: Path, run_cli: Run) -> None:
+    shutil.rmtree("data/test")
+    names = ["a\nb.png", "細胞.png"]
+    for name in names:
+        (folder := Path("odd")).mkdir(exist_ok=True)
+        picture(1).save(folder / name)
+    code, out, err = run_cli("views", *names, "--train-images", "odd", "--size", "32", "--augment", "1", "--json")
+    assert code == 0, err
+    assert [row["id"] for row in json.loads(out)["rows"]] == names
+
+
 def test_a_section_makes_another_recipe_and_its_absence_the_one_of_earlier_caches(project: Path, run_cli: Run) -> None:
     assert run_cli("featurize", *QUICK, "--augment", "1")[0] == 0
     with FeatureCache(Path("features/train.h5")) as cache:
