@@ -67,7 +67,7 @@ class Recipe:
     scale : str
         How stored integers and floats become [0, 1].
     augmentation : tuple of str
-        Terms, in the order in which they are drawn.
+        Terms with their ranges, in the order in which they act.
     seed : int
         Seed of the augmentation.
     precision : {"float32", "bfloat16", "float16"}

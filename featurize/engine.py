@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
-from featurize.augment import view_matrix, warp
+from featurize.augmentation import Augmentation
 from featurize.backbones import Backbone
 from featurize.blends import COLOURS
 from featurize.inputs import NetworkInput
@@ -28,8 +28,10 @@ class Engine:
     backbones : mapping of str to Backbone
         By the name of the block that each computes; blocks may share one. They are moved and converted in place.
     plan : Plan
-        Says device, micro-batch and threads, and in its recipes the arithmetic, the seed, and what each network is given. Warp
+        Says device, micro-batch and threads, and in its recipes the arithmetic, the seed, and what each network is given. Views
         and normalisation are float32 in any case.
+    augmentation : Augmentation
+        What makes the copies.
     planes : tuple of str
         Names of the planes of the images.
 
@@ -41,11 +43,18 @@ class Engine:
         Views that go through at once: as many, unless the device's memory was too small.
     """
 
-    def __init__(self, backbones: Mapping[str, Backbone], plan: Plan, planes: tuple[str, ...] = COLOURS) -> None:
+    def __init__(
+        self,
+        backbones: Mapping[str, Backbone],
+        plan: Plan,
+        augmentation: Augmentation,
+        planes: tuple[str, ...] = COLOURS,
+    ) -> None:
         execution, recipe = plan.execution, plan.blocks[0].recipe
         self.micro_batch = self.views_a_pass = execution.micro_batch
         self._device = torch.device(execution.device)
         self._seed = recipe.seed
+        self._augmentation = augmentation
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
         if execution.device == "cuda" and recipe.precision == "float32":
@@ -122,11 +131,8 @@ class Engine:
         return padded.contiguous(memory_format=torch.channels_last)
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
-        """Warp each image to its view; shapes as in :meth:`features`, the result on the device and not normalised."""
-        matrices = [
-            torch.from_numpy(view_matrix(self._seed, name, view)) for name, view in zip(ids, views, strict=True)
-        ]
-        return warp(images.to(self._device), torch.stack(matrices).to(self._device), [view == 0 for view in views])
+        """Make of each image its view; shapes as in :meth:`features`, the result on the device and not normalised."""
+        return self._augmentation.views(images.to(self._device), self._seed, ids, views)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from features_cache.errors import OptionError, WeightsMismatch, did_you_mean
 from features_cache.recipe import Block, Precision, Recipe
-from featurize.augment import AUGMENTATION, FILL
+from featurize.augment import FILL
 from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone, shape_of
 from featurize.blends import NONE, Blend
 from featurize.calibrate import random_backbone
@@ -158,7 +158,7 @@ def _recipe(
         std=std,
         channels=blend.channels,
         scale=settings.scale,
-        augmentation=AUGMENTATION,
+        augmentation=settings.augmentation.terms,
         seed=settings.seed,
         precision=precision,
         storage=settings.storage,

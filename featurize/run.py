@@ -218,7 +218,8 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     missing_blocks = held.missing_blocks()
     squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing_blocks}
     reader = ImageReader(job.root, plan, job.reading, squares, n_workers=n_workers)
-    engine = Engine({name: backbones[name] for name in missing_blocks}, plan, job.reading.planes)
+    networks = {name: backbones[name] for name in missing_blocks}
+    engine = Engine(networks, plan, job.settings.augmentation, job.reading.planes)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)
         fault = None if ledger.done or plan.anew else first_unit_fault(rows, is_begun=bool(plan.base))

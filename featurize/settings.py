@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from features_cache.errors import OptionError, did_you_mean, listed
 from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
+from featurize.augmentation import FLIPS_AND_TURNS, Augmentation
 from featurize.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
 from featurize.channel_files import compile_pattern
 from featurize.scale import SCALE_BY_TYPE, Scale
@@ -42,6 +43,8 @@ class FeaturizeSettings:
         Augmented copies beside each image.
     tta : int or None
         The same for test images; as ``augment`` unless given.
+    augmentation : Augmentation
+        What makes the copies.
     backbones : tuple of str
         Networks, in the order of their columns.
     weights : tuple of str
@@ -104,6 +107,7 @@ class FeaturizeSettings:
     out: Path = Path("features")
     augment: int = 0
     tta: int | None = None
+    augmentation: Augmentation = FLIPS_AND_TURNS
     backbones: tuple[str, ...] = DEFAULT_BACKBONES
     weights: tuple[str, ...] = ("imagenet",)
     pattern: str | None = None
@@ -169,6 +173,7 @@ class FeaturizeSettings:
         if doubled or not self.backbones:
             msg = f"--backbone names {listed(doubled)} twice" if doubled else "--backbone names no network"
             raise OptionError(msg)
+        self.augmentation.require_terms(max(self.augment, self.n_test_copies))
         _check_shard(self.shard, overwrite=self.overwrite)
         self._check_channels()
         self._check_geometry()

@@ -16,6 +16,7 @@ from features_cache.plan import Execution, Plan
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from features_cache.texts import Texts
+from featurize.augmentation import Augmentation
 from featurize.backbones import Backbone, check_backbone
 from featurize.blends import parse_blends
 from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
@@ -47,12 +48,15 @@ class Work:
         What would compute it.
     reading : Reading
         How images are read.
+    augmentation : Augmentation
+        What would make the copies.
     """
 
     manifests: dict[str, Manifest]
     plans: dict[str, Plan]
     networks: tuple[Network, ...]
     reading: Reading
+    augmentation: Augmentation
 
     @property
     def random_weights(self) -> bool:
@@ -111,7 +115,9 @@ def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
         )
         for split, manifest in manifests.items()
     }
-    return Work(manifests=manifests, plans=plans, networks=networks, reading=reading)
+    return Work(
+        manifests=manifests, plans=plans, networks=networks, reading=reading, augmentation=settings.augmentation
+    )
 
 
 def _parents(settings: FeaturizeSettings, split: str, manifest: Manifest) -> Sequence[str]:
@@ -203,7 +209,7 @@ def seconds_per_view(work: Work) -> float:
         Seconds of the fastest of four forward passes (the first ones are slow), a view.
     """
     plan = next(iter(work.plans.values()))
-    engine = Engine(work.build(), plan, work.reading.planes)
+    engine = Engine(work.build(), plan, work.augmentation, work.reading.planes)
     n_views = plan.execution.micro_batch
     by_square: dict[Square, list[str]] = {}
     for block in plan.blocks:

@@ -89,7 +89,8 @@ def fit_heads(
     """Fit heads on cached features; every figure comes from images that the head never saw."""
     from heads import allocator, memory, own_heads, report, run, settings
 
-    own, file = tables_of(_OWN_HEADS, config)
+    tables, file = tables_of(_OWN_HEADS, config)
+    own = tables or {}
     own_heads.own_kinds(own, f"{file}: ")  # here first, so that messages name the file
     if memory_limit is None:
         allocator.keep_freed_memory()
