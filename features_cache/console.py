@@ -34,8 +34,11 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
 
 
 def _commands() -> dict[str, Callable[..., None]]:
-    known = (command.callback for command in app.registered_commands)
-    return {command.__name__.replace("_", "-"): command for command in known if command}
+    return {
+        command.name or command.callback.__name__.replace("_", "-"): command.callback
+        for command in app.registered_commands
+        if command.callback
+    }
 
 
 def add_tables(section: str) -> str:

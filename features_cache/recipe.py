@@ -15,6 +15,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Storage = Literal["float16", "float32"]
 Statistics = Literal["imagenet", "dataset"]
 
+IMPORTED = "imported"
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 STORAGE_TYPES: tuple[Storage, ...] = ("float16", "float32")
 
@@ -75,7 +76,8 @@ class Recipe:
     storage : {"float16", "float32"}
         Number type of the cached column.
     decoding : str
-        Version of the rules that turn bytes into pixels.
+        Version of the rules that turn bytes into pixels; ``imported`` where the features were made elsewhere, and little of all
+        this is known.
     places : tuple of int
         Which planes of a file the channels are, from 0; empty where channels are files, or colours.
     frame : int or None
@@ -125,7 +127,7 @@ class Recipe:
         if len(self.weights_sha256) != 64 or set(self.weights_sha256) - set("0123456789abcdef"):
             msg = f"weights_sha256 is {self.weights_sha256!r}; expected 64 lower-case hexadecimal digits"
             raise OptionError(msg)
-        if not 8 <= self.size_px <= 4096:
+        if self.decoding != IMPORTED and not 8 <= self.size_px <= 4096:
             msg = f"size is {self.size_px} px; expected 8 to 4096 (`--size 224` is what the networks were trained on)"
             raise OptionError(msg)
         if self.precision not in PRECISIONS or self.storage not in STORAGE_TYPES:
@@ -133,7 +135,7 @@ class Recipe:
                 f"precision {self.precision!r}, storage {self.storage!r}; expected one of {PRECISIONS}, {STORAGE_TYPES}"
             )
             raise OptionError(msg)
-        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+        if len(self.mean) != len(self.std) or min(self.std, default=1) <= 0:
             msg = f"mean is {self.mean}, std {self.std}; expected one each a channel, and standard deviations above 0"
             raise OptionError(msg)
         if self.resize_px is not None and not self.size_px < self.resize_px <= 4096:

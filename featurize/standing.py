@@ -13,6 +13,7 @@ from features_cache.errors import CacheError, ImageChanged, OutputExists, Recipe
 from features_cache.extend import Held, extended_plan
 from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
+from features_cache.recipe import IMPORTED
 from featurize.provenance import changed_rows, execution_of
 from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
@@ -82,6 +83,9 @@ def look(path: Path, root: Path, wanted: Plan, reading: Reading, settings: Featu
         msg = str(error) if "--overwrite" in str(error) else f"{error}. {WAYS_OUT}"
         raise OutputExists(msg) from error
     with cache:
+        if all(block.recipe.decoding == IMPORTED for block in cache.blocks):
+            msg = f"{path}: holds only features that were made elsewhere, of unknown images. Featurize into another --out, and import them there"
+            raise OutputExists(msg)
         plan = extended_plan(cache, wanted, WAYS_OUT)
         plan = dataclasses.replace(
             plan,
@@ -119,6 +123,13 @@ def _require_named(cache: FeatureCache, plan: Plan, wanted: Plan) -> None:
     """Check that every missing cell belongs to a network of this run."""
     named = [block.name for block in wanted.blocks]
     lost = Held(plan, cache).missing_blocks() - set(named)
+    imported = [block.name for block in cache.blocks if block.recipe.decoding == IMPORTED]
+    if lost & set(imported):
+        msg = (
+            f"{cache.path}: holds {listed(imported)}, made elsewhere, and what is missing is missing of it too. Featurize into another --out, "
+            f"then `cli import` all of it there. {WAYS_OUT}"
+        )
+        raise RecipeMismatch(msg)
     if lost:
         there = ", ".join(block.name for block in cache.blocks)
         every = ",".join([*named, *sorted(lost)])
