@@ -17,26 +17,35 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from features_cache.files import publish
 from features_cache.recipe import digest_of
-from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
+from featurize.backbones import N_CHANNELS, Backbone, build_backbone
+from featurize.profile import Profile, profile_of
 from featurize.settings import FeaturizeSettings
-from featurize.weights import load_state, sha256_of_state
+from featurize.spelling import Spelling
+from featurize.state import load_state, sha256_of_state
 
 RANDOM_STATES = "random-weights"
 CALIBRATION_IMAGES = 64
 
 
-def random_backbone(name: str, settings: FeaturizeSettings, images: Callable[[], Tensor]) -> tuple[Backbone, str]:
+def random_backbone(
+    name: str, settings: FeaturizeSettings, images: Callable[[], Tensor], n_channels: int = N_CHANNELS
+) -> tuple[Backbone, str]:
     """Build a seeded network and set its batch-norm statistics, or load those set before.
+
+    All taps of a network are of the same weights. An own network keeps those that it is built with.
 
     Parameters
     ----------
     name : str
-        The network.
+        The backbone, as spelled.
     settings : FeaturizeSettings
-        The seed fixes the weights with the name; size, channels and scale say what the statistics are of; they are kept
-        beside the cache.
+        The seed fixes the weights with the network's name; size, channels and scale say what the statistics are of; they
+        are kept beside the cache.
     images : callable
-        Gives the calibration images: float32 tensor, shape (n, 3, size_px, size_px), in [0, 1]. Asked only if needed.
+        Gives the calibration images: float32 tensor, shape (n, n_channels, size_px, size_px), in [0, 1]. Asked only if
+        needed.
+    n_channels : int
+        Of the images.
 
     Returns
     -------
@@ -44,15 +53,17 @@ def random_backbone(name: str, settings: FeaturizeSettings, images: Callable[[],
     sha256 : str
         Of all its weights and statistics.
     """
-    with _seeded(f"{settings.seed}/{name}"):
-        backbone = build_backbone(name, settings.size_px, None)
+    spelling = Spelling.parse(name)
+    with _seeded(f"{settings.seed}/{spelling.network}"):
+        backbone = build_backbone(name, settings.size_px, None, n_channels)
     norms = {key: module for key, module in backbone.named_modules() if isinstance(module, _BatchNorm)}
     if norms:
         # Other statistics for other inputs; the images are not in the name, so that an extended set loads the same.
-        inputs = digest_of([settings.size_px, settings.seed, list(settings.channels), settings.scale])[:8]
-        path = settings.out / RANDOM_STATES / f"{name}-{inputs}.safetensors"
+        facts = [settings.size_px, settings.seed, list(settings.channels), settings.scale]
+        inputs = digest_of(facts + ([] if n_channels == N_CHANNELS else [n_channels]))[:8]
+        path = settings.out / RANDOM_STATES / f"{spelling.file_stem}-{inputs}.safetensors"
         if not path.is_file():
-            _set_statistics(backbone, list(norms.values()), images())
+            _set_statistics(backbone, list(norms.values()), images(), profile_of(name))
             state = {key: value for key, value in backbone.state_dict().items() if ".running_" in key}
             publish(path, [save(state)])
         # Loaded even by the process that wrote it: another may have come first.
@@ -67,9 +78,10 @@ def _seeded(text: str) -> Iterator[None]:
         yield
 
 
-def _set_statistics(backbone: Backbone, norms: Sequence[_BatchNorm], images: Tensor) -> None:
+def _set_statistics(backbone: Backbone, norms: Sequence[_BatchNorm], images: Tensor, profile: Profile) -> None:
     """One pass in which the batch-norm layers, and they alone, are in training mode."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    places = [channel % N_CHANNELS for channel in range(images.shape[1])]
+    mean, std = (torch.tensor(values)[places].view(1, -1, 1, 1) for values in (profile.mean, profile.std))
     for norm in norms:
         norm.train()
         norm.momentum = 1.0  # the statistics of this one pass, nothing remembered

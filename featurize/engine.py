@@ -11,7 +11,7 @@ from torch import Tensor
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
 from featurize.augment import view_matrix, warp
-from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from featurize.backbones import Backbone
 from featurize.precision import fold_batch_norm, lowered
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -54,8 +54,9 @@ class Engine:
                 .to(memory_format=torch.channels_last)
                 for name, backbone in backbones.items()
             }
-            self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
-            self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
+            self._normalisations = {
+                block.name: (self._planes(block.recipe.mean), self._planes(block.recipe.std)) for block in plan.blocks
+            }
 
     def features(
         self, images: Tensor, ids: Sequence[str], views: Sequence[int], blocks: Sequence[str] | None = None
@@ -81,7 +82,10 @@ class Engine:
         while True:
             try:
                 with _device_losses(self._device):
-                    return self._vectors(self._batch(images, ids, views), names)[: len(images)]
+                    made = self.make_views(images, ids, views)
+                    return torch.cat([self._vectors(self._batch(made, name), name) for name in names], dim=1)[
+                        : len(images)
+                    ]
             except RuntimeError as error:
                 if isinstance(error, DeviceLost) or not _is_out_of_memory(error):
                     raise
@@ -93,21 +97,22 @@ class Engine:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _batch(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
-        """Make views, normalise them, and pad them to the one shape that the networks are given."""
-        normalised = (self.make_views(images, ids, views) - self._mean) / self._std
+    def _planes(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=self._device).view(1, -1, 1, 1)
+
+    def _batch(self, made: Tensor, block: str) -> Tensor:
+        """Normalise views as a block's recipe says, and pad them to the one shape that the networks are given."""
+        mean, std = self._normalisations[block]
+        normalised = (made - mean) / std
         padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
         padded[: len(normalised)] = normalised
         return padded.contiguous(memory_format=torch.channels_last)
 
-    def _vectors(self, batch: Tensor, names: Sequence[str]) -> Tensor:
-        """Run networks on a batch, in pieces where the device's memory was too small before."""
+    def _vectors(self, batch: Tensor, name: str) -> Tensor:
+        """Run a network on a batch, in pieces where the device's memory was too small before."""
         with torch.inference_mode():
-            pieces = [
-                torch.cat([self._networks[name](piece) for name in names], dim=1).cpu()
-                for piece in batch.split(self.views_a_pass)  # type: ignore[no-untyped-call]
-            ]
-        return torch.cat(pieces)
+            pieces = batch.split(self.views_a_pass)  # type: ignore[no-untyped-call]
+            return torch.cat([self._networks[name](piece).cpu() for piece in pieces])
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
         """Warp each image to its view; shapes as in :meth:`features`, the result on the device and not normalised."""

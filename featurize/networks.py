@@ -9,14 +9,19 @@ from pathlib import Path
 
 from torch import Tensor
 
-from features_cache.errors import OptionError, WeightsMismatch, did_you_mean
+from features_cache.errors import WeightsMismatch
 from features_cache.recipe import Block, Precision, Recipe
 from featurize.augment import AUGMENTATION, FILL
-from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone, shape_of
+from featurize.backbones import Backbone, build_backbone
 from featurize.calibrate import random_backbone
 from featurize.decode import DECODING
+from featurize.origin import RANDOM, Origin, check_choice, find_origin
+from featurize.profile import profile_of
 from featurize.settings import FeaturizeSettings
-from featurize.weights import find_weights, load_state, parse_weights, sha256_of
+from featurize.shape import shape_of
+from featurize.spelling import Spelling
+from featurize.state import load_state, sha256_of_state
+from featurize.weights import parse_weights, sha256_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +32,14 @@ class Network:
     ----------
     block : Block
         Its columns and their recipe.
-    file : Path or None
-        Its weights; None where they are random.
+    origin : Origin
+        Where its weights came from.
     build : callable
         Builds it, on the CPU in float32.
     """
 
     block: Block
-    file: Path | None
+    origin: Origin
     build: Callable[[], Backbone]
 
 
@@ -58,30 +63,34 @@ def find_networks(
         If weights are missing or wrong, or a network does not take the size.
     """
     choice = parse_weights(settings.weights)
-    for name, _ in choice.files:
-        if name not in settings.backbones:
-            msg = f"--weights {name}=FILE: no such network in --backbone{did_you_mean(name, settings.backbones)}"
-            raise OptionError(msg)
+    check_choice(choice, settings.backbones)
     networks: list[Network] = []
     start = 0
     for name in settings.backbones:
         shape = shape_of(name, settings.size_px)
-        file: Path | None
-        build: Callable[[], Backbone]
-        if choice.pretrained:
-            found = file = find_weights(name, choice)
-            sha256 = _sha256_once(found, found.stat().st_size, found.stat().st_mtime_ns)
-            build = functools.partial(_from_file, name, settings.size_px, found)
-        else:
-            file = None
-            backbone, sha256 = random_backbone(name, settings, calibration_images)
-            build = functools.partial(_built, backbone)
+        origin = find_origin(name, choice) if choice.pretrained else RANDOM
+        build, sha256 = _builder(name, settings, origin, calibration_images)
         recipe = _recipe(settings, name, sha256, precision, tap=shape.tap, pretrained=choice.pretrained)
-        networks.append(
-            Network(block=Block(name=name, start=start, columns=shape.columns, recipe=recipe), file=file, build=build)
-        )
+        block = Block(name=name, start=start, columns=shape.columns, recipe=recipe)
+        networks.append(Network(block=block, origin=origin, build=build))
         start += shape.columns
     return tuple(networks)
+
+
+def _builder(
+    name: str, settings: FeaturizeSettings, origin: Origin, calibration_images: Callable[[], Tensor]
+) -> tuple[Callable[[], Backbone], str]:
+    """Return what builds a network, and the sha256 of its weights."""
+    if origin.file is not None:
+        found = origin.file.stat()
+        sha256 = _sha256_once(origin.file, found.st_size, found.st_mtime_ns)
+        return functools.partial(_from_file, name, settings.size_px, origin.file), sha256
+    if origin is RANDOM:
+        backbone, sha256 = random_backbone(name, settings, calibration_images)
+    else:
+        backbone = build_backbone(name, settings.size_px, None)
+        sha256 = sha256_of_state(backbone.state_dict())
+    return functools.partial(_built, backbone), sha256
 
 
 @functools.cache
@@ -104,16 +113,17 @@ def _from_file(name: str, size_px: int, file: Path) -> Backbone:
 def _recipe(
     settings: FeaturizeSettings, name: str, sha256: str, precision: Precision, *, tap: str, pretrained: bool
 ) -> Recipe:
+    profile = profile_of(name)
     return Recipe(
-        backbone=name,
+        backbone=Spelling.parse(name).network,
         weights_sha256=sha256,
         pretrained=pretrained,
         tap=tap,
         size_px=settings.size_px,
         interpolation="bilinear, antialias",
         fill=FILL,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=profile.mean,
+        std=profile.std,
         channels=settings.channels,
         scale=settings.scale,
         augmentation=AUGMENTATION,
