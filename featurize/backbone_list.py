@@ -65,8 +65,8 @@ class BackboneEntry:
 
 def list_backbones() -> Iterator[BackboneEntry]:
     """Describe torchvision's networks, the default four first, and own ones."""
-    own_ones = list(all_own())
-    taken = {name for name, _, _ in own_ones}  # refused below: nobody could tell which is meant
+    own_ones = list(list_own())
+    taken = {entry.name for entry in own_ones}  # refused: nobody could tell which is meant
     for name in dict.fromkeys((*DEFAULT_BACKBONES, *torchvision_names())):
         if name in taken:
             continue
@@ -83,7 +83,12 @@ def list_backbones() -> Iterator[BackboneEntry]:
             here=file.is_file(),
             default=name in DEFAULT_BACKBONES,
         )
-    for name, own, fault in own_ones:
+    yield from own_ones
+
+
+def list_own() -> Iterator[BackboneEntry]:
+    """Describe the networks that entry points offer; none is built, and a faulty one does not hide the others."""
+    for name, own, fault in all_own():
         yield BackboneEntry(
             name=name,
             source="own",

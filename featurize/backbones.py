@@ -128,9 +128,11 @@ def as_three_channels(images: Tensor) -> Tensor:
     n_channels = images.shape[1]
     if n_channels < N_CHANNELS:
         return images[:, [place % n_channels for place in range(N_CHANNELS)]]
-    return torch.stack([images[:, place::N_CHANNELS].float().mean(1) for place in range(N_CHANNELS)], 1).to(
-        images.dtype
-    )
+    values = images.float()
+    # Around the first of each: equal channels then give exactly what one gives.
+    first = values[:, :N_CHANNELS]
+    beyond = [(values[:, place::N_CHANNELS] - first[:, place : place + 1]).mean(1) for place in range(N_CHANNELS)]
+    return (first + torch.stack(beyond, 1)).to(images.dtype)
 
 
 def backbone_names() -> list[str]:

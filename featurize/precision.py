@@ -29,7 +29,7 @@ class _Half(nn.Module):
             return self.inner(values.to(self._dtype)).float()  # type: ignore[no-any-return]
         except RuntimeError as error:
             # So torch calls them; a network may hold tensors of its own that nobody converted.
-            if not {"BFloat16", "Half"} & set(re.findall(r"\w+", str(error))):
+            if not re.search("BFloat16|Half", str(error)):
                 raise
             msg = f"a network cannot compute in {self._dtype} ({str(error).splitlines()[0]}); type --precision float32"
             raise OptionError(msg) from error

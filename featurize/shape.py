@@ -51,6 +51,8 @@ def _shape_of(name: str, size_px: int, n_channels: int) -> Shape:
     spelling = Spelling.parse(name)
     is_own = not spelling.is_timm and spelling.network in own_names()
     where = f"{name}, an entry point of {own_backbone(spelling.network).distribution}," if is_own else name
+    # Somebody else's network may raise anything.
+    foreseen = (Exception,) if is_own else (RuntimeError, ValueError, AssertionError)
     backbone, place = _built_for_shape(spelling, name, size_px, n_channels)
     try:
         with place, torch.inference_mode():
@@ -58,7 +60,7 @@ def _shape_of(name: str, size_px: int, n_channels: int) -> Shape:
     except OptionError as error:
         msg = f"--backbone {where}: {error}"
         raise OptionError(msg) from error
-    except Exception if is_own else (RuntimeError, ValueError, AssertionError) as error:  # theirs may raise anything
+    except foreseen as error:
         if spelling.is_timm:
             advice = f"its own size is --size {timm_card(spelling.timm_name).size_px}"
         else:

@@ -10,7 +10,8 @@ from features_cache.errors import OptionError
 
 TIMM = "timm:"
 _WORD = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_SPELLING = re.compile(rf"(?P<network>({TIMM})?{_WORD})(@(?P<revision>{_WORD}))?(/(?P<tap>{_WORD}(\+{_WORD})*))?")
+_LAYER = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_SPELLING = re.compile(rf"(?P<network>({TIMM})?{_WORD})(@(?P<revision>{_WORD}))?(/(?P<tap>{_LAYER}(\+{_LAYER})*))?")
 # A letter or figure comes first: no option, no hidden file, no way out of a folder.
 NETWORK_NAME = re.compile(_WORD)
 

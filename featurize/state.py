@@ -83,7 +83,7 @@ def fill(name: str, network: nn.Module, state: Mapping[str, Tensor]) -> None:
         If a tensor is missing, not the network's, of another shape, or not finite.
     """
     try:
-        result = network.load_state_dict(dict(state), strict=False)
+        result = network.load_state_dict(state, strict=False)
     except RuntimeError as error:
         shapes = [line.strip() for line in str(error).splitlines()[1:]]
         msg = f"the weights are not those of {name}: {listed(shapes, 2)}"

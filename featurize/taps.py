@@ -227,7 +227,7 @@ def _final_pool(final: Final, tap: str) -> Pool:
     def pool(values: Tensor) -> Tensor:
         prefix, places = _prefix_and_places(values, final)
         if tap == CLASS:
-            return prefix[:, 0]
+            return prefix[:, 0].clone()
         if tap == GEM:
             return generalised_mean(places)
         average = places.mean(1)
@@ -260,7 +260,7 @@ def _prefix_and_places(values: Tensor, final: Final) -> tuple[Tensor, Tensor]:
 def _layer_pool(layer: str, channels_last: bool) -> Pool:  # noqa: FBT001 - a layout, named by its caller
     def pool(values: Tensor) -> Tensor:
         if isinstance(values, Tensor) and values.ndim == 2:
-            return values.float()
+            return values.float().clone()  # the next layer may work in place
         if isinstance(values, Tensor) and values.ndim == 3:
             return values.float().mean(1)
         if isinstance(values, Tensor) and values.ndim == 4:

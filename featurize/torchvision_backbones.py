@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any
 
@@ -126,8 +127,9 @@ def _final(network: nn.Module) -> Final:
     return Final(layer=layer, words=layer)
 
 
-def fitted_to(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def fitted_to(network: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename and resize what torchvision itself would when it loads its files; leave out what the network left out."""
+    state = given
     if isinstance(network, models.DenseNet):
         old = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var).*)")
         state = {
@@ -136,4 +138,9 @@ def fitted_to(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]
     if isinstance(network, models.VisionTransformer) and "encoder.pos_embedding" in state:
         state = dict(vision_transformer.interpolate_embeddings(network.image_size, network.patch_size, dict(state)))
     wanted = set(network.state_dict())
-    return {key: value for key, value in state.items() if key in wanted or key.partition(".")[0] not in _CLASSIFIERS}
+    kept = OrderedDict(
+        (key, value) for key, value in state.items() if key in wanted or key.partition(".")[0] not in _CLASSIFIERS
+    )
+    # MNASNet asks for the version that only torch's own files keep; 2 is torchvision's since 2019.
+    kept._metadata = getattr(given, "_metadata", {"": {"version": 2}})  # type: ignore[attr-defined]  # noqa: SLF001 - torch's way
+    return kept
