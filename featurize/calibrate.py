@@ -20,17 +20,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from features_cache.files import publish
 from features_cache.recipe import ADDED, Recipe, digest_of
 from featurize.backbones import Backbone, build_backbone
-from featurize.weights import load_state, sha256_of_state
+from featurize.spelling import Spelling
+from featurize.state import load_state, sha256_of_state
 
 RANDOM_STATES = "random-weights"
 CALIBRATION_IMAGES = 64
 
 
-def random_backbone(recipe: Recipe, out: Path, inputs: Callable[[], Tensor]) -> tuple[Backbone, str]:
+def random_backbone(name: str, recipe: Recipe, out: Path, inputs: Callable[[], Tensor]) -> tuple[Backbone, str]:
     """Build a seeded network and set its batch-norm statistics, or load those set before.
+
+    All taps of a network are of the same weights. An own network keeps those that it is built with.
 
     Parameters
     ----------
+    name : str
+        The backbone, as spelled.
     recipe : Recipe
         Network and seed fix the weights; what it is given says what the statistics are of.
     out : Path
@@ -45,16 +50,16 @@ def random_backbone(recipe: Recipe, out: Path, inputs: Callable[[], Tensor]) -> 
     sha256 : str
         Of all its weights and statistics.
     """
-    name, n_inputs = recipe.backbone, len(recipe.mean)
-    with _seeded(f"{recipe.seed}/{name}"):
-        backbone = build_backbone(name, recipe.size_px, None, n_inputs)
+    spelling = Spelling.parse(name)
+    with _seeded(f"{recipe.seed}/{spelling.network}"):
+        backbone = build_backbone(name, recipe.size_px, None, len(recipe.mean))
     norms = {key: module for key, module in backbone.named_modules() if isinstance(module, _BatchNorm)}
     if norms:
         # Other statistics for other inputs; the images are not in the name, so that an extended set loads the same.
         seen: list[Any] = [recipe.size_px, recipe.seed, list(recipe.channels), recipe.scale]
         more = recipe.to_json()
-        seen += [more[name] for name in sorted(ADDED) if name in more]
-        path = out / RANDOM_STATES / f"{name}-{digest_of(seen)[:8]}.safetensors"
+        seen += [more[field] for field in sorted(ADDED) if field in more]
+        path = out / RANDOM_STATES / f"{spelling.file_stem}-{digest_of(seen)[:8]}.safetensors"
         if not path.is_file():
             _set_statistics(backbone, list(norms.values()), inputs())
             state = {key: value for key, value in backbone.state_dict().items() if ".running_" in key}

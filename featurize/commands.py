@@ -98,13 +98,21 @@ def views(
 
 
 @app.command(epilog="Example: cli backbones")
-def backbones(config: Config = None, as_json: AsJson = False) -> None:
+def backbones(
+    ctx: typer.Context,
+    timm: Annotated[str | None, typer.Option(help="List timm's instead that match, such as 'resnet50*'.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
     """List the networks: columns, weights, licence, and whether their weights are on this machine."""
-    from featurize import report
-    from featurize.backbones import list_backbones
+    from featurize import backbone_list, report
 
-    for line in report.backbone_lines(list_backbones(), as_json=as_json):
+    if timm is not None:
+        print_lines(list(report.backbone_lines(backbone_list.list_timm(timm), as_json=as_json, name_width=60)))
+        return
+    for line in report.backbone_lines(backbone_list.list_backbones(), as_json=as_json):
         print_lines([line])
+    say(ctx, [backbone_list.HINT])
 
 
 @app.command(epilog="Example: cli merge --out features")

@@ -9,20 +9,26 @@ from pathlib import Path
 
 from torch import Tensor
 
-from features_cache.errors import OptionError, WeightsMismatch, did_you_mean
+from features_cache.errors import OptionError, WeightsMismatch
 from features_cache.recipe import Block, Precision, Recipe
 from featurize.augment import FILL
-from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone, shape_of
+from featurize.backbones import Backbone, build_backbone
 from featurize.blends import NONE, Blend
 from featurize.calibrate import random_backbone
 from featurize.decode import DECODING
 from featurize.geometry import Square
+from featurize.origin import RANDOM, Origin, check_choice, find_origin
+from featurize.profile import profile_of
 from featurize.reading import Reading
-from featurize.settings import TRAINED_SIZE_PX, FeaturizeSettings
-from featurize.weights import find_weights, load_state, parse_weights, sha256_of
+from featurize.settings import FeaturizeSettings
+from featurize.shape import shape_of
+from featurize.spelling import Spelling
+from featurize.state import load_state, sha256_of_state
+from featurize.weights import parse_weights, sha256_of
 
 Statistics = Callable[[Blend, Square], tuple[tuple[float, ...], tuple[float, ...]]]
 Calibration = Callable[[Recipe], Tensor]
+_UNKNOWN = "0" * 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +39,8 @@ class Network:
     ----------
     block : Block
         Its columns and their recipe.
-    file : Path or None
-        Its weights; None where they are random.
+    origin : Origin
+        Where its weights came from.
     key : hashable
         Equal where two blocks can share one network.
     build : callable
@@ -42,7 +48,7 @@ class Network:
     """
 
     block: Block
-    file: Path | None
+    origin: Origin
     key: Hashable
     build: Callable[[], Backbone]
 
@@ -78,33 +84,40 @@ def find_networks(
         If weights are missing or wrong, or a network does not take the size.
     """
     choice = parse_weights(settings.weights)
-    for name, _ in choice.files:
-        if name not in settings.backbones:
-            msg = f"--weights {name}=FILE: no such network in --backbone{did_you_mean(name, settings.backbones)}"
-            raise OptionError(msg)
+    check_choice(choice, settings.backbones)
     networks: list[Network] = []
     start = 0
     for name in settings.backbones:
-        size_px = settings.size_px or TRAINED_SIZE_PX
-        file = find_weights(name, choice) if choice.pretrained else None
+        size_px = settings.size_px or profile_of(name).size_px
+        origin = find_origin(name, choice) if choice.pretrained else RANDOM
         for blend in blends:
             shape = shape_of(name, size_px, blend.n_inputs)
             recipe = _recipe(settings, name, size_px, precision, reading, blend, statistics, tap=shape.tap)
-            if file is not None:
-                recipe = dataclasses.replace(
-                    recipe, weights_sha256=_sha256_once(file, file.stat().st_size, file.stat().st_mtime_ns)
-                )
-                key: Hashable = (name, size_px, blend.n_inputs)
-                build: Callable[[], Backbone] = functools.partial(_from_file, name, size_px, blend.n_inputs, file)
-            else:
-                backbone, sha256 = random_backbone(recipe, settings.out, functools.partial(calibration, recipe))
-                recipe = dataclasses.replace(recipe, weights_sha256=sha256)
-                key, build = (name, blend), functools.partial(_built, backbone)
+            key, build, sha256 = _builder(name, recipe, settings.out, origin, calibration)
+            recipe = dataclasses.replace(recipe, weights_sha256=sha256)
             label = f"{name}:{blend.label}" if blend.label else name
             block = Block(name=label, start=start, columns=shape.columns, recipe=recipe)
-            networks.append(Network(block=block, file=file, key=key, build=build))
+            networks.append(Network(block=block, origin=origin, key=key, build=build))
             start = block.stop
     return tuple(networks)
+
+
+def _builder(
+    name: str, recipe: Recipe, out: Path, origin: Origin, calibration: Calibration
+) -> tuple[Hashable, Callable[[], Backbone], str]:
+    """Return what is equal for blocks that share a network, what builds it, and the sha256 of its weights."""
+    n_inputs = len(recipe.mean)
+    key = (name, recipe.size_px, n_inputs)
+    if origin.file is not None:
+        found = origin.file.stat()
+        sha256 = _sha256_once(origin.file, found.st_size, found.st_mtime_ns)
+        return key, functools.partial(_from_file, name, recipe.size_px, n_inputs, origin.file), sha256
+    if origin is RANDOM:
+        # Its statistics are of what it is given.
+        backbone, sha256 = random_backbone(name, recipe, out, functools.partial(calibration, recipe))
+        return (*key, recipe.digest), functools.partial(_built, backbone), sha256
+    backbone = build_backbone(name, recipe.size_px, None, n_inputs)
+    return key, functools.partial(_built, backbone), sha256_of_state(backbone.state_dict())
 
 
 @functools.cache
@@ -143,11 +156,14 @@ def _recipe(
     if settings.normalise == "dataset":
         mean, std = statistics(blend, Square(settings.fit, resize_px or size_px))
     else:
+        profile = profile_of(name)
         mean, std = (
-            tuple(values[place % 3] for place in range(blend.n_inputs)) for values in (IMAGENET_MEAN, IMAGENET_STD)
+            tuple(values[place % len(values)] for place in range(blend.n_inputs))
+            for values in (profile.mean, profile.std)
         )
+    is_widened = blend.is_widened and blend.n_inputs != 3
     return Recipe(
-        backbone=name,
+        backbone=Spelling.parse(name).network,
         weights_sha256=_UNKNOWN,
         pretrained=settings.weights != ("random",),
         tap=tap,
@@ -171,10 +187,5 @@ def _recipe(
         resize_px=resize_px,
         crops=settings.crops,
         statistics=settings.normalise,
-        first_layer=f"weights repeated over {blend.n_inputs} channels, times 3/{blend.n_inputs}"
-        if blend.is_widened and blend.n_inputs != 3
-        else "",
+        first_layer=f"weights repeated over {blend.n_inputs} channels, each divided by how often" if is_widened else "",
     )
-
-
-_UNKNOWN = "0" * 64

@@ -31,7 +31,7 @@ from featurize.reading import Reading
 
 _SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
 _SPLITS = {"train", "test"}
-_LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "safetensors")
 
 
 def write_quarantine(path: Path, plan: Plan, ledger: Ledger) -> None:
@@ -69,7 +69,7 @@ def write_provenance(
         The cache.
     plan : Plan
     weights : mapping of str to str
-        The weights file of each block; of blocks that are not in it, what an earlier record said, or the file's hash.
+        File, place on the hub and licence of each block's weights; of blocks that are not in it, what an earlier record said, or the file's hash.
     n_computed : int
         Images that the last run computed.
     wall_s : float or None

@@ -24,6 +24,7 @@ from featurize.backbones import Backbone
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
 from featurize.geometry import square_of
+from featurize.origin import licence_warnings
 from featurize.pipeline import ImageReader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes
 from featurize.reading import Reading
@@ -79,6 +80,7 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
         splits = tuple(_featurize_split(job, work) for job in to_do)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
     warnings += _not_as_asked(work, splits, settings.splits)
+    warnings += licence_warnings(network.origin for network in work.networks)
     warnings += same_bytes([split.path for split in splits if not split.n_waiting])
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
 
@@ -187,7 +189,7 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
         return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
     enter_all(ledger, parts, held)
     _require_few(ledger, job.settings.max_bad, plan, job.root)
-    weights = {network.block.name: network.file.name if network.file else "random" for network in work.networks}
+    weights = {network.block.name: network.origin.provenance for network in work.networks}
     finish(
         job.path,
         parts,

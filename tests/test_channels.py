@@ -377,3 +377,35 @@ def test_real_channel_sets_are_found_and_read(
         features = cache.load()
     parts = [features[:, :, block.start : block.stop] for block in cache.blocks]
     assert all(not np.array_equal(one, other) for one, other in itertools.combinations(parts, 2))
+
+
+def test_adapt_shows_a_network_all_channels_at_once_and_equal_ones_as_it_would_grey(
+    four_channels: Path, real_weights: Path, run_cli: Run
+) -> None:
+    for name in ("green", "blue", "yellow"):
+        (TRAIN / f"train0_{name}.png").write_bytes((TRAIN / "train0_red.png").read_bytes())
+    words = (
+        "--backbone",
+        "squeezenet1_1,mobilenet_v2",
+        "--weights",
+        real_weights,
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+    )
+    code, _, err = run_cli("featurize", *words, *FILES, "--channels", "adapt,red", "--augment", "1")
+    assert code == 0, err
+    blocks, cache = load()
+    assert list(blocks) == ["squeezenet1_1:adapt", "squeezenet1_1:red", "mobilenet_v2:adapt", "mobilenet_v2:red"]
+    recipe = cache.blocks[0].recipe
+    assert (len(recipe.mean), recipe.channels) == (4, ("blue", "green", "red", "yellow"))
+    assert recipe.first_layer == "weights repeated over 4 channels, each divided by how often"
+    for network in ("squeezenet1_1", "mobilenet_v2"):
+        wide, alone = blocks[f"{network}:adapt"], blocks[f"{network}:red"]
+        scale = np.abs(alone).max()
+        # The same but for the normalisation, whose fourth channel is red's again: grey values are equal, means are by place.
+        np.testing.assert_allclose(wide[0] / scale, alone[0] / scale, atol=2e-3)
+        assert np.abs(wide[1] - alone[1]).max() / scale > 0.05, "where channels differ, all of them count"

@@ -18,9 +18,11 @@ from torchvision.transforms import functional as tv
 
 from features_cache.reader import FeatureCache
 from featurize.augment import drawn
-from featurize.backbones import backbone_names, build_backbone, list_backbones, shape_of
+from featurize.backbone_list import list_backbones
+from featurize.backbones import backbone_names, build_backbone
 from featurize.run import featurize
 from featurize.settings import DEFAULT_BACKBONES, FeaturizeSettings
+from featurize.shape import shape_of
 
 SIDE_PX = 96
 N_COPIES = 2
