@@ -22,7 +22,7 @@ from featurize.geometry import Square, cut_crops, to_square
 from featurize.manifest import Manifest
 from featurize.reading import Reading
 from featurize.settings import TRAINED_SIZE_PX, FeaturizeSettings
-from featurize.work import find_images, reading_of
+from featurize.splits import find_images, reading_of
 
 Pixels = NDArray[np.uint8]
 _MARK = "permafeat"

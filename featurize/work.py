@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from features_cache.errors import ImagesMissing, InputError, TableError
+from features_cache.errors import InputError
 from features_cache.files import require_folder
 from features_cache.plan import Execution, Plan
 from features_cache.progress import Progress, silent
@@ -22,12 +22,12 @@ from featurize.blends import parse_blends
 from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
 from featurize.engine import Engine
 from featurize.geometry import Square, square_of
-from featurize.manifest import Extra, Manifest, list_images, read_ids
+from featurize.manifest import Manifest
 from featurize.networks import Network, find_networks
-from featurize.parents import parents_of, require_crops
+from featurize.parents import parents_of
 from featurize.reading import Reading
-from featurize.scale import Scale
 from featurize.settings import FeaturizeSettings
+from featurize.splits import find_images, reading_of
 from featurize.there import recipes_there
 from featurize.training_pixels import calibration_inputs, dataset_statistics
 
@@ -134,56 +134,6 @@ def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
     return settings.precision
 
 
-def reading_of(settings: FeaturizeSettings, manifests: dict[str, Manifest]) -> Reading:
-    """Say how the images are read: their planes are the same in each split."""
-    return Reading(
-        planes=next(iter(manifests.values())).planes,
-        by_file=settings.pattern is not None,
-        scale=Scale.parse(settings.scale),
-        max_pixels=settings.max_pixels,
-        frame=settings.frame,
-    )
-
-
-def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
-    """List the images of each split that there is.
-
-    Raises
-    ------
-    ImagesMissing
-        If there is neither a training nor a test folder, or a named one is missing or empty.
-    """
-    defaults = FeaturizeSettings()
-    if settings.cells is not None:
-        require_crops(settings.cells)
-        defaults = settings
-    for flag, table in (("--labels", settings.labels), ("--sample", settings.sample)):
-        if table is not None and not table.is_file():
-            msg = f"{flag} {table}: no such file; expected a CSV of image ids"
-            raise TableError(msg)
-    train, test = settings.splits
-    manifests: dict[str, Manifest] = {}
-    for split, root, default, table, id_column in (
-        (train, settings.train_images, defaults.train_images, settings.labels, settings.id_column),
-        (test, settings.test_images, defaults.test_images, settings.sample, None),
-    ):
-        if root == default and not root.exists():
-            continue
-        ids = None if table is None else read_ids(table, id_column)
-        # The sample submission says which test images count; others in the folder do no harm.
-        extra: Extra = "ignore" if split == test else "ignore both" if settings.ignore_unlabelled else "error"
-        planes = next((found.planes for found in manifests.values()), settings.named_planes)
-        manifest = list_images(root, ids=ids, pattern=settings.pattern, planes=planes, extra=extra)
-        manifests[split] = manifest.first(settings.limit)
-    if not manifests:
-        msg = (
-            f"neither {settings.train_images} nor {settings.test_images} exists in {Path.cwd()}; change to the project "
-            f"folder, or name the images with --train-images and --test-images"
-        )
-        raise ImagesMissing(msg)
-    return manifests
-
-
 def require_space(folder: Path, plan: Plan, parts: Path) -> None:
     """Check that parts and final file fit on the disk side by side; parts that are there already are counted.
 
@@ -192,9 +142,20 @@ def require_space(folder: Path, plan: Plan, parts: Path) -> None:
     InputError
         If they do not; the message says how much is needed and free.
     """
+    require_bytes(folder, plan.n_feature_bytes, sum(path.stat().st_size for path in parts.glob("*.h5")))
+
+
+def require_bytes(folder: Path, n_bytes: int, n_there: int = 0) -> None:
+    """Check that features fit on the disk twice, as parts and as a file.
+
+    Raises
+    ------
+    InputError
+        If they do not; the message says how much is needed and free.
+    """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    needed = int(2.1 * plan.n_feature_bytes) - sum(path.stat().st_size for path in parts.glob("*.h5"))
+    needed = int(2.1 * n_bytes) - n_there
     if free < needed:
         msg = f"{folder}: {free / 1e9:.2f} GB free; {needed / 1e9:.2f} GB needed (parts and final file). Free some, or choose another --out"
         raise InputError(msg)
