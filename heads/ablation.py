@@ -6,14 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from features_cache.errors import OptionError
 from features_cache.progress import Progress
 from heads.catalogue import HeadKind
 from heads.estimate import Estimate, estimate
 from heads.gather import Gathered, training_data
-from heads.scoring import headline_names, headline_of
+from heads.scoring import mean_headline
 from heads.settings import FitSettings
 from heads.sizes import POWER
 
@@ -68,13 +66,7 @@ def ablate(
 
 def _figures(gathered: Gathered, said: Estimate) -> dict[str, dict[str, float]]:
     targets = gathered.images.targets
-    figures = {}
-    for name, predictions in said.predictions.items():
-        decisions = said.decisions[name]
-        repeats = [
-            headline_of(targets, repeat, None if decisions is None else decisions.called[place])
-            for place, repeat in enumerate(predictions.averaged)
-        ]
-        names = headline_names(many=targets.is_many)
-        figures[name] = {key: float(np.mean([repeat[key] for repeat in repeats])) for key in names}
-    return figures
+    return {
+        name: mean_headline(targets, predictions, said.decisions[name])
+        for name, predictions in said.predictions.items()
+    }

@@ -16,6 +16,7 @@ from heads.arrays import Float32, Float64, Indices
 from heads.catalogue import HeadKind
 from heads.cross_fit import Judged
 from heads.nesting import Judgement
+from heads.parents import mean_by_parent
 from heads.probabilities import image_probabilities
 from heads.problem import Problem, TrainingSet
 from heads.scores import ScoresOnDisk, join_scores
@@ -56,11 +57,14 @@ class Evidence:
     judged : Judged
     images : int64 array, shape (n,)
     targets : Targets
+    parents : int64 array, shape (n,), or None
+        As of :class:`heads.problem.TrainingData`.
     """
 
     judged: Judged
     images: Indices
     targets: Targets
+    parents: Indices | None
 
     def scores(self, candidate: float) -> Float32 | ScoresOnDisk:
         """Return what a candidate's heads said, shape (n_members, n, n_views, n_classes), or where it lies."""
@@ -70,7 +74,9 @@ class Evidence:
 def evidence(problem: Problem, judged: Mapping[TrainingSet, Judged], judgement: Judgement) -> Evidence:
     """Gather what a judgement says."""
     images = problem.images_of(judgement.judged)
-    return Evidence(judged=judged[judgement.learned], images=images, targets=problem.targets.take(images))
+    parents = None if problem.parents is None else problem.parents[images]
+    targets = problem.targets.take(images)
+    return Evidence(judged=judged[judgement.learned], images=images, targets=targets, parents=parents)
 
 
 def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence], shift: Float64) -> Choice:
@@ -101,10 +107,12 @@ def choose(kind: HeadKind, settings: Mapping[str, Any], given: Sequence[Evidence
         return Choice(settings=dict(settings), candidates=())
     first, *others = (each.targets for each in given)
     targets = functools.reduce(lambda joined, each: joined.join(each), others, first)
+    known = [each.parents for each in given if each.parents is not None]
+    parents = np.concatenate(known) if known else None
     tried: list[_Tried] = []
     for candidate in (*kind.watched, *kind.grid):
         scores = join_scores([each.scores(candidate) for each in given])
-        tried.append(_Tried(candidate, *fit_temperature(scores, targets, shift)))
+        tried.append(_Tried(candidate, *fit_temperature(scores, targets, shift, parents)))
     eligible = [each for each in tried if each.candidate in kind.grid]
     best = min(eligible, key=lambda each: each.loss)
     if not math.isfinite(best.loss):
@@ -154,7 +162,7 @@ def _last_as_good(best: _Tried, eligible: Sequence[_Tried]) -> _Tried:
 
 
 def fit_temperature(
-    scores: Float32 | ScoresOnDisk, targets: Targets, shift: Float64 | float = 0.0
+    scores: Float32 | ScoresOnDisk, targets: Targets, shift: Float64 | float = 0.0, parents: Indices | None = None
 ) -> tuple[float, Float64]:
     """Find the temperature with the lowest log-loss of the averaged probabilities (Guo et al., 2017).
 
@@ -168,13 +176,15 @@ def fit_temperature(
     targets : Targets
     shift : float64 array, shape (n_classes,)
         Added to outputs after the temperature.
+    parents : int64 array, shape (n_images,), optional
+        Of images that were cut from others: those of one parent count as one, by their mean loss.
 
     Returns
     -------
     temperature : float
         0.02 to 20.
-    losses : float64 array, shape (n_images,)
-        Of each image at that temperature, in nats.
+    losses : float64 array, shape (n_images,), or (n_parents,)
+        Of each image at that temperature, or of each parent, in nats.
     """
 
     def predicted(temperature: float) -> Float64:
@@ -182,9 +192,10 @@ def fit_temperature(
 
     def objective(log_temperature: float) -> float:
         probabilities = predicted(float(np.exp(log_temperature)))
-        return float(targets.losses(probabilities).sum() + targets.loss_of_any(probabilities))
+        losses = mean_by_parent(targets.losses(probabilities), parents)
+        return float(losses.sum() + targets.loss_of_any(probabilities))
 
     low, high = np.log(_TEMPERATURES)
     found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 0.02})
     temperature = float(np.exp(found.x))
-    return temperature, targets.losses(predicted(temperature))
+    return temperature, mean_by_parent(targets.losses(predicted(temperature)), parents)

@@ -26,6 +26,8 @@ from features_cache.interrupt import stop_on_signals
 from features_cache.progress import progress_bar
 
 _TRAIN_CACHE, _TEST_CACHE = Path("features/train.h5"), Path("features/test.h5")
+_TRAIN_CELLS, _TEST_CELLS = Path("features/train_cells.h5"), Path("features/test_cells.h5")
+_CELLS_TABLE = Path("cells/test.csv")
 _LABELS, _SAMPLE = Path("data/train.csv"), Path("data/sample_submission.csv")
 _OWN_HEADS = add_tables("heads")
 DropMissing = Annotated[bool, typer.Option(help="Leave out rows whose label is blank, NaN or ?.")]
@@ -40,6 +42,15 @@ def fit_heads(
     features: Annotated[Path, typer.Option(help="Cache of the training images.")] = _TRAIN_CACHE,
     test_features: Annotated[
         Path | None, typer.Option(help=f"Cache of the test images. (default: {_TEST_CACHE.name} beside)")
+    ] = None,
+    cells: Annotated[
+        Path | None, typer.Option(help=f"Cache of the training images' cells, such as {_TRAIN_CELLS}.")
+    ] = None,
+    test_cells: Annotated[
+        Path | None, typer.Option(help=f"Cache of the test images' cells. (default: {_TEST_CELLS.name} beside)")
+    ] = None,
+    pool: Annotated[
+        str | None, typer.Option(help="Of an image's cells: mean or maximum. (default: mean, maximum of many labels)")
     ] = None,
     labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. (default: {_LABELS}, else folders)")] = None,
     id_column: Annotated[str, typer.Option(help="Its column of ids.")] = "id",
@@ -135,6 +146,9 @@ def fit_heads(
                 device=device,
                 memory_limit=None if memory_limit is None else memory.parse_size(memory_limit),
                 test_features=test_features or if_there(features.with_name(_TEST_CACHE.name)),
+                cells=cells,
+                test_cells=test_cells or (if_there(cells.with_name(_TEST_CELLS.name)) if cells else None),
+                pool=pool,  # type: ignore[arg-type]
                 ignore_unlabelled=ignore_unlabelled,
                 drop_missing=drop_missing,
             ),
@@ -146,6 +160,8 @@ def fit_heads(
         print_lines([json.dumps({"folder": done.folder.as_posix(), **done.metrics})])
     else:
         print_table(report.metrics_table(done))
+        if "cells" in done.metrics:
+            print_table(report.fusion_table(done.metrics))
         if done.search:
             print_table(report.search_table(done.search))
         if "ablation" in done.metrics:
@@ -159,6 +175,17 @@ def submit(
     run: Annotated[list[str], typer.Option(help="Run folders; several are averaged.")] = ["runs/latest"],
     features: Annotated[Path, typer.Option(help="Cache of the test images.")] = _TEST_CACHE,
     sample: Annotated[Path | None, typer.Option(help=f"Rows, order, columns. (default: {_SAMPLE})")] = None,
+    test_cells: Annotated[
+        Path | None,
+        typer.Option(help=f"Cache of their cells, for runs with --cells. (default: {_TEST_CELLS.name} beside)"),
+    ] = None,
+    cells_table: Annotated[
+        Path | None, typer.Option(help=f"Their table, where the sample asks for cells. (default: {_CELLS_TABLE})")
+    ] = None,
+    least_confidence: Annotated[
+        float, typer.Option(help="Of a class of a cell that is told; the most confident one always is.")
+    ] = 0.01,
+    without_cells: Annotated[bool, typer.Option("--without-cells", help="Let images speak alone.")] = False,
     out: Annotated[Path, typer.Option(help="Where the submission goes.")] = Path("submission.csv"),
     format: Annotated[str, typer.Option(help="auto, label, labels or probabilities.")] = "auto",  # noqa: A002 - its name
     probabilities: Annotated[Path | None, typer.Option(help="Where a CSV of probabilities goes.")] = None,
@@ -182,6 +209,10 @@ def submit(
             heads=split_list(heads),
             overwrite=overwrite,
             fill_quarantined=fill_quarantined,  # type: ignore[arg-type]
+            test_cells=test_cells or if_there(features.with_name(_TEST_CELLS.name)),
+            cells_table=cells_table or if_there(_CELLS_TABLE),
+            least_confidence=least_confidence,
+            without_cells=without_cells,
         )
     )
     say(ctx, submission.summary_lines(summary))
@@ -194,6 +225,7 @@ def evaluate(
     ctx: typer.Context,
     features: Annotated[Path, typer.Option(help="Cache of images that no head was fitted on.")],
     run: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/latest"),
+    cells: Annotated[Path | None, typer.Option(help="Cache of their cells, for a run with --cells.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV of their labels. (default: folders)")] = None,
     id_column: Annotated[str | None, typer.Option(help="(default: the run's)")] = None,
     label_column: LabelColumn = [],
@@ -217,6 +249,7 @@ def evaluate(
             separator=separator,
             group_column=group_column,
             drop_missing=drop_missing,
+            cells=cells,
         )
     )
     say(ctx, [f"warning: {text}" for text in metrics["warnings"]])

@@ -15,6 +15,7 @@ from heads.thresholds import Thresholds, apply_thresholds, choose_common, choose
 
 EACH, COMMON = "each", "common"
 _UNINFORMED = 0.5
+N_RESAMPLES = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ def decide(
     rule: str | float,
     at_least_one: bool,
     seed: int,
+    n_resamples: int = N_RESAMPLES,
 ) -> Decisions:
     """Choose thresholds, and apply them to what was held out.
 
@@ -66,6 +68,8 @@ def decide(
         Whether an image below all thresholds is called by the class that comes closest.
     seed : int
         Of the bootstrap.
+    n_resamples : int
+        For the intervals of thresholds; 0 for none.
 
     Returns
     -------
@@ -74,7 +78,7 @@ def decide(
     called, view_0 = (np.zeros(predictions.averaged.shape, dtype=bool) for _ in range(2))
     in_folds = []
     for fold, inner in zip(folds, predictions.inner, strict=True):
-        chosen = _choose(rule, targets.take(inner.images).members, inner.probabilities, None, seed, n_resamples=0)
+        chosen = _choose(rule, targets.take(inner.images).members, inner.probabilities, None, seed, 0)
         in_folds.append(chosen.values)
         for into, probabilities in ((called, predictions.averaged), (view_0, predictions.view_0)):
             held_out = probabilities[fold.repeat, fold.held_out]
@@ -83,12 +87,12 @@ def decide(
     # A repeat's predictions of an image are drawn together with the other repeats' of it.
     units = np.tile(np.arange(n_images) if groups is None else groups, n_repeats)
     members = np.tile(targets.members, (n_repeats, 1))
-    final = _choose(rule, members, np.concatenate(list(predictions.averaged)), units, seed)
+    final = _choose(rule, members, np.concatenate(list(predictions.averaged)), units, seed, n_resamples)
     return Decisions(called=called, view_0=view_0, thresholds=final, in_folds=np.array(in_folds))
 
 
 def _choose(
-    rule: str | float, members: Bool, probabilities: Float64, groups: Indices | None, seed: int, n_resamples: int = 200
+    rule: str | float, members: Bool, probabilities: Float64, groups: Indices | None, seed: int, n_resamples: int
 ) -> Thresholds:
     if not isinstance(rule, str):
         return Thresholds.constant(rule, members.shape[1])

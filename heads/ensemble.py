@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from heads.arrays import Float, Float64
+from heads.arrays import Float, Float64, Indices
 from heads.folds import Fold
+from heads.parents import mean_by_parent
 from heads.predictions import Inner, Predictions
 from heads.targets import Targets
 
@@ -45,7 +46,7 @@ def average(probabilities: Sequence[Float], weights: Sequence[float] | None = No
     return total / sum(weights)
 
 
-def greedy_weights(probabilities: Sequence[Float], targets: Targets) -> list[float]:
+def greedy_weights(probabilities: Sequence[Float], targets: Targets, parents: Indices | None = None) -> list[float]:
     """Weigh members by forward selection with replacement (Caruana et al., 2004).
 
     Fifty times the member is added that lowers the log-loss of the average most; the weights are the shares of those added until
@@ -56,6 +57,8 @@ def greedy_weights(probabilities: Sequence[Float], targets: Targets) -> list[flo
     probabilities : sequence of float arrays, shape (n_images, n_classes)
     targets : Targets
         Of the images.
+    parents : int64 array, shape (n_images,), optional
+        Of images that were cut from others: those of one parent count as one.
 
     Returns
     -------
@@ -73,7 +76,8 @@ def greedy_weights(probabilities: Sequence[Float], targets: Targets) -> list[flo
     added: list[int] = []
     losses: list[float] = []
     for n_added in range(1, 1 + _N_ROUNDS):
-        tried = [float(targets.losses((total + member) / n_added).mean()) for member in probabilities]
+        losses_of = (targets.losses((total + member) / n_added) for member in probabilities)
+        tried = [float(mean_by_parent(each, parents).mean()) for each in losses_of]
         best = int(np.argmin(tried))
         added.append(best)
         losses.append(tried[best])
@@ -101,7 +105,13 @@ class Ensemble:
     weights_in_folds: tuple[dict[str, float], ...]
 
 
-def combine(members: Mapping[str, Predictions], folds: Sequence[Fold], targets: Targets, kind: Kind) -> Ensemble:
+def combine(
+    members: Mapping[str, Predictions],
+    folds: Sequence[Fold],
+    targets: Targets,
+    kind: Kind,
+    parents: Indices | None = None,
+) -> Ensemble:
     """Average members' predictions.
 
     Parameters
@@ -112,6 +122,8 @@ def combine(members: Mapping[str, Predictions], folds: Sequence[Fold], targets: 
     targets : Targets
         Of all images.
     kind : {"average", "greedy"}
+    parents : int64 array, shape (n_images,), optional
+        As of :func:`greedy_weights`.
 
     Returns
     -------
@@ -124,7 +136,7 @@ def combine(members: Mapping[str, Predictions], folds: Sequence[Fold], targets: 
         parts = [member.inner[place] for member in all_members]
         images = functools.reduce(np.intersect1d, [part.images for part in parts])
         probabilities = [part.of(images) for part in parts]
-        weights = _weights(probabilities, targets.take(images), kind)
+        weights = _weights(probabilities, targets.take(images), kind, None if parents is None else parents[images])
         inner.append(Inner(images, average(probabilities, weights)))
         weights_in_folds.append(dict(zip(members, weights, strict=True)))
         for into, of in ((averaged, "averaged"), (view_0, "view_0")):
@@ -132,7 +144,8 @@ def combine(members: Mapping[str, Predictions], folds: Sequence[Fold], targets: 
             into[fold.repeat, fold.held_out] = average(held_out, weights)
     n_repeats = len(averaged)
     pooled = [np.concatenate(list(member.averaged)) for member in all_members]
-    final = _weights(pooled, targets.take(np.tile(np.arange(len(targets)), n_repeats)), kind)
+    repeated = np.tile(np.arange(len(targets)), n_repeats)
+    final = _weights(pooled, targets.take(repeated), kind, None if parents is None else parents[repeated])
     return Ensemble(
         predictions=Predictions(averaged=averaged, view_0=view_0, inner=tuple(inner)),
         weights=dict(zip(members, final, strict=True)),
@@ -140,7 +153,7 @@ def combine(members: Mapping[str, Predictions], folds: Sequence[Fold], targets: 
     )
 
 
-def _weights(probabilities: Sequence[Float], targets: Targets, kind: Kind) -> list[float]:
+def _weights(probabilities: Sequence[Float], targets: Targets, kind: Kind, parents: Indices | None) -> list[float]:
     if kind == "greedy" and len(targets):
-        return greedy_weights(probabilities, targets)
+        return greedy_weights(probabilities, targets, parents)
     return [1 / len(probabilities)] * len(probabilities)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from features_cache.progress import Progress
 from heads.catalogue import HeadKind
-from heads.decisions import Decisions, decide
+from heads.decisions import N_RESAMPLES, Decisions, decide
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import Ensemble, combine
 from heads.gather import Gathered
@@ -75,11 +75,24 @@ def estimate(
     ensemble = combine(predictions, folds, images.targets, settings.ensemble)
     if len(predictions) > 1:
         predictions[ENSEMBLE] = ensemble.predictions
-    decisions: dict[str, Decisions | None] = dict.fromkeys(predictions)
-    if images.targets.is_many:
-        rule, at_least_one = settings.threshold_rule, settings.at_least_one
-        for name, said in predictions.items():
-            decisions[name] = decide(
-                said, folds, images.targets, images.groups, rule=rule, at_least_one=at_least_one, seed=settings.seed
-            )
+    decisions = {name: decided(settings, gathered, said) for name, said in predictions.items()}
     return Estimate(found=found, ensemble=ensemble, predictions=predictions, decisions=decisions)
+
+
+def decided(
+    settings: FitSettings, gathered: Gathered, predictions: Predictions, *, n_resamples: int = N_RESAMPLES
+) -> Decisions | None:
+    """Decide what images are called by predictions of them, inside the folds; None where they have one label."""
+    images = gathered.images
+    if not images.targets.is_many:
+        return None
+    return decide(
+        predictions,
+        gathered.folds,
+        images.targets,
+        images.groups,
+        rule=settings.threshold_rule,
+        at_least_one=settings.at_least_one,
+        seed=settings.seed,
+        n_resamples=n_resamples,
+    )

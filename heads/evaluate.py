@@ -14,9 +14,12 @@ from features_cache.errors import LabelError, listed
 from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
 from features_cache.tables import read_table
+from heads.arrays import Float64
 from heads.features import require_finite
 from heads.fitted import check_blocks
 from heads.fitted_run import FittedRun
+from heads.fused_run import CellCounts, find_cells, predict_fused
+from heads.fusion import CELLS, FUSED
 from heads.labelled import LabelledImages, join_labels, recast
 from heads.labels import labels_from_folders, read_labels
 from heads.run_folder import read_checked
@@ -43,6 +46,8 @@ class EvaluateSettings:
     separator, group_column : str, optional
     drop_missing : bool
         Whether images without a label are left out.
+    cells : Path, optional
+        The cache of the images' cells, for a run with heads of cells.
     """
 
     run: Path
@@ -53,6 +58,7 @@ class EvaluateSettings:
     separator: str | None = None
     group_column: str | None = None
     drop_missing: bool = False
+    cells: Path | None = None
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
@@ -88,6 +94,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         averaged = fitted.predict_rows(cache, images.rows)
         view_0 = fitted.predict_rows(cache, images.rows, view_0=True)
         n_averaged = 1 if fitted.views else cache.n_views
+    told = _with_cells(settings, fitted, images.ids, averaged, view_0)
     classes = tuple(run["classes"])
     scores = {}
     for name, probabilities in averaged.items():
@@ -114,8 +121,34 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "n_groups": len(images.group_names) or None,
         "n_views_averaged": n_averaged,
         "heads": scores,
-        "warnings": list(images.warnings),
+        "warnings": [*images.warnings, *told],
     }
+
+
+def _with_cells(
+    settings: EvaluateSettings,
+    fitted: FittedRun,
+    ids: Sequence[str],
+    averaged: dict[str, Float64],
+    view_0: dict[str, Float64],
+) -> list[str]:
+    """Add what cells say, alone and with their images, to what images say; return what the user should hear of.
+
+    Of cells all views are averaged, also beside view 0 of the images.
+    """
+    if settings.cells is None:
+        return (
+            []
+            if fitted.cells is None
+            else [f"{fitted.folder}: its heads of cells were not asked; name a cache of cells with --cells"]
+        )
+    with FeatureCache(settings.cells) as cache:
+        cells = find_cells(cache, ids, [fitted])
+        for said in (averaged, view_0):
+            *_, image = said.values()
+            said[CELLS], said[FUSED] = predict_fused(fitted, image, cells)
+    counts = CellCounts.of(cells, len(ids))
+    return [f"{settings.cells}: {line}" for line in counts.lines()] if counts.n_quarantined else []
 
 
 def _labelled(settings: EvaluateSettings, run: dict[str, Any], cache: FeatureCache) -> LabelledImages:

@@ -171,6 +171,10 @@ class Features(abc.ABC):
         """Return the same without the columns of a block."""
 
     @abc.abstractmethod
+    def emptied(self) -> Self:
+        """Return the same columns and views of no image."""
+
+    @abc.abstractmethod
     def scored(self, n_images: int) -> ImageArray:
         """Return the features of the images that are scored, which come first."""
 
@@ -206,6 +210,10 @@ class LoadedFeatures(Features):
         start = sum(block.columns for block in self.blocks[:place])
         columns = slice(start, start + self.blocks[place].columns)
         return LoadedFeatures(np.delete(self._X, columns, axis=2), self._others(name))
+
+    def emptied(self) -> LoadedFeatures:
+        """Return the same columns and views of no image."""
+        return LoadedFeatures(np.empty((0, self.n_views, self.n_columns), np.float32), self.blocks)
 
     def scored(self, n_images: int) -> Float32:
         """Return the first images' features."""
@@ -254,6 +262,10 @@ class StoredFeatures(Features):
     def without(self, name: str) -> StoredFeatures:
         """Return the same without the columns of a block; nothing is read."""
         return StoredFeatures(self._parts, self._others(name), self._memory)
+
+    def emptied(self) -> StoredFeatures:
+        """Return itself: nothing is in memory."""
+        return self
 
     def scored(self, n_images: int) -> CachedArray:
         """Return the first images' features: those of the first part."""

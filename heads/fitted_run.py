@@ -15,6 +15,7 @@ from heads.arrays import Bool, Float, Float64, Indices
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
 from heads.fitted import FittedHead
+from heads.fusion import CELLS
 from heads.run_folder import find_run, load_heads, read_run
 from heads.thresholds import Thresholds, apply_thresholds
 
@@ -31,11 +32,14 @@ class FittedRun:
     run : dict
         As in run.json.
     heads : tuple of FittedHead
+    cells : FittedRun or None
+        The same of the heads that were fitted on cells of the images, if any were.
     """
 
     folder: Path
     run: dict[str, Any]
     heads: tuple[FittedHead, ...]
+    cells: FittedRun | None = None
 
     @classmethod
     def load(cls, path: Path, names: Sequence[str] = ()) -> FittedRun:
@@ -55,7 +59,11 @@ class FittedRun:
         """
         folder = find_run(path)
         run = read_run(folder)
-        return cls(folder, run, load_heads(folder, run, names))
+        heads, cells = load_heads(folder, run, names), None
+        if run.get(CELLS):
+            own = run | run[CELLS]
+            cells = cls(folder, own, load_heads(folder, own, names, under=CELLS))
+        return cls(folder, run, heads, cells)
 
     @property
     def block_names(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from features_cache.errors import OptionError, did_you_mean
 from features_cache.hardware import choose_device
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
-from heads.arrays import Indices
+from heads.arrays import Float64, Indices
 from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
 from heads.decisions import EACH
@@ -32,7 +33,7 @@ from heads.settings import FitSettings
 from heads.spaces import LogUniform
 from heads.targets import Targets
 
-_DEVICES = ("cuda", "cpu")  # sums are float64, which mps has not
+DEVICES = ("cuda", "cpu")  # sums are float64, which mps has not
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +74,10 @@ class Gathered:
     further_ids: tuple[str, ...] = ()
     left_out: Indices = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
+    def without_features(self) -> Gathered:
+        """Return the same without what takes memory."""
+        return dataclasses.replace(self, features=self.features.emptied())
+
 
 def gather(settings: FitSettings) -> Gathered:
     """Read labels and features, and draw folds.
@@ -92,7 +97,7 @@ def gather(settings: FitSettings) -> Gathered:
         cache = stack.enter_context(FeatureCache(settings.features))
         images = _labelled(settings, cache)
         folds = drawn_folds(settings, images)
-        blocks = _chosen_blocks(cache.blocks, settings.blocks)
+        blocks = chosen_blocks(cache.blocks, settings.blocks)
         n_views = 1 if settings.views == "0" else cache.n_views
         content = cache.content_of(images.rows)
         stack.pop_all()  # the images keep their cache open
@@ -105,8 +110,8 @@ def gather(settings: FitSettings) -> Gathered:
     if settings.thresholds != EACH and not targets.is_many:
         text = f"--thresholds {settings.thresholds} is for images of many labels (--separator); here each has one, the most probable"
         images = dataclasses.replace(images, warnings=(*images.warnings, text))
-    n_averaged, n_new = _compare(settings, n_views)
-    work = _work(settings, targets, blocks, n_views=n_views, n_averaged=n_averaged, n_new=n_new)
+    n_averaged, n_new = compared(settings.test_features, n_views)
+    work = work_of(settings, targets, blocks, n_views=n_views, n_averaged=n_averaged, n_new=n_new)
     memory = plan_memory(settings.memory_limit, work, RUNS if settings.out is None else settings.out.parent)
     for part in parts:
         part.require_sound()
@@ -115,7 +120,7 @@ def gather(settings: FitSettings) -> Gathered:
         images=images,
         content=content,
         targets=targets,
-        features=_load(parts, blocks) if memory is None else StoredFeatures(parts, blocks, memory),
+        features=load_features(parts, blocks) if memory is None else StoredFeatures(parts, blocks, memory),
         blocks=blocks,
         folds=folds,
         n_averaged=n_averaged,
@@ -124,7 +129,8 @@ def gather(settings: FitSettings) -> Gathered:
     )
 
 
-def _load(parts: Sequence[CachedImages], blocks: tuple[Block, ...]) -> LoadedFeatures:
+def load_features(parts: Sequence[CachedImages], blocks: tuple[Block, ...]) -> LoadedFeatures:
+    """Read features of images, part after part, and close their caches."""
     names = [block.name for block in blocks]
     arrays = [part.load(names) for part in parts]
     for part in parts:
@@ -132,9 +138,17 @@ def _load(parts: Sequence[CachedImages], blocks: tuple[Block, ...]) -> LoadedFea
     return LoadedFeatures(np.concatenate(arrays) if len(arrays) > 1 else arrays[0], blocks)
 
 
-def _work(
-    settings: FitSettings, targets: Targets, blocks: Sequence[Block], *, n_views: int, n_averaged: int, n_new: int
+def work_of(
+    settings: FitSettings,
+    targets: Targets,
+    blocks: Sequence[Block],
+    *,
+    n_views: int,
+    n_averaged: int,
+    n_new: int = 0,
+    kept: int = 0,
 ) -> Work:
+    """Say in numbers what is to be fitted on images of these targets; see :class:`heads.memory.Work`."""
     n_cells = count_of_cells(settings.folds, extra=settings.extra is not None)
     if settings.search:
         n_cells = max(n_cells, MOST_CELLS)
@@ -157,6 +171,7 @@ def _work(
         n_units=max(_n_units(kind, settings.search, targets.n_classes) for kind in kinds),
         keeps_images=any(kind.head.keeps_images for kind in kinds),
         n_copies=4 if settings.ablate else 2,
+        kept=kept,
     )
 
 
@@ -185,11 +200,24 @@ def drawn_folds(settings: FitSettings, images: LabelledImages) -> tuple[Fold, ..
     return folds
 
 
-def training_data(settings: FitSettings, gathered: Gathered, power: float) -> TrainingData:
-    """Weigh or resample images, and draw in the long tails of their features.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageWeights:
+    """What images weigh.
 
-    What images weigh comes from all labels, as they are: it is no part of what folds choose.
+    Parameters
+    ----------
+    weights, counts : float64 arrays, shape (n_images,)
+    positive_weights : float64 array, shape (n_classes,)
+        As of :class:`heads.problem.TrainingData`.
     """
+
+    weights: Float64
+    counts: Float64
+    positive_weights: Float64
+
+
+def image_weights(settings: FitSettings, gathered: Gathered) -> ImageWeights:
+    """Weigh or resample images, by all labels as they are: it is no part of what folds choose."""
     targets = gathered.targets
     learned = np.delete(np.arange(len(targets)), gathered.left_out)
     known = targets.take(learned)
@@ -204,13 +232,23 @@ def training_data(settings: FitSettings, gathered: Gathered, power: float) -> Tr
             least_share=settings.least_share,
             seed=settings.seed,
         )
-    return TrainingData(
-        rows=gathered.features.rows(power, torch.device(choose_device(settings.device, _DEVICES))),
-        targets=targets,
+    return ImageWeights(
         # A copy of a row is a row of twice the weight: no loss tells them apart.
         weights=weights * n_copies,
         counts=n_copies,
         positive_weights=positive_weights(known, settings.class_weighting),
+    )
+
+
+def training_data(settings: FitSettings, gathered: Gathered, power: float) -> TrainingData:
+    """Weigh or resample images, and draw in the long tails of their features."""
+    weighed = image_weights(settings, gathered)
+    return TrainingData(
+        rows=gathered.features.rows(power, torch.device(choose_device(settings.device, DEVICES))),
+        targets=gathered.targets,
+        weights=weighed.weights,
+        counts=weighed.counts,
+        positive_weights=weighed.positive_weights,
         groups=gathered.images.groups,
         n_scored=gathered.images.n_images,
         memory=gathered.memory,
@@ -243,7 +281,14 @@ def _labelled(settings: FitSettings, cache: FeatureCache) -> LabelledImages:
     )
 
 
-def _chosen_blocks(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block, ...]:
+def chosen_blocks(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block, ...]:
+    """Return the blocks of a cache that were asked for, or all.
+
+    Raises
+    ------
+    OptionError
+        If it lacks one.
+    """
     there = {block.name: block for block in blocks}
     for name in names:
         if name not in there:
@@ -252,12 +297,12 @@ def _chosen_blocks(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block
     return tuple(block for block in blocks if not names or block.name in names)
 
 
-def _compare(settings: FitSettings, n_views: int) -> tuple[int, int]:
-    """Return how many views are averaged, and how many test images there are.
+def compared(test: Path | None, n_views: int) -> tuple[int, int]:
+    """Return how many views are averaged, and how many images the cache of test images has.
 
     As many views as `submit` will find in the test cache, so that the headline speaks of what it will do.
     """
-    if settings.test_features is None:
+    if test is None:
         return n_views, 0
-    with FeatureCache(settings.test_features) as test:
-        return min(n_views, test.n_views), test.n_images
+    with FeatureCache(test) as cache:
+        return min(n_views, cache.n_views), cache.n_images

@@ -90,6 +90,8 @@ class Work:
         Test images that are compared with these.
     n_copies : int
         Of all features, where these are in memory.
+    kept : int
+        Bytes that an earlier step leaves behind for the end.
     """
 
     n_images: int
@@ -104,6 +106,7 @@ class Work:
     keeps_images: bool = False
     n_new: int = 0
     n_copies: int = 2
+    kept: int = 0
 
     @property
     def square(self) -> int:
@@ -123,7 +126,7 @@ class Work:
     @property
     def results(self) -> int:
         """Bytes of what the run is scored by: it stays to the end."""
-        return _WIDE * self.n_images * self.n_classes * self.n_probabilities
+        return _WIDE * self.n_images * self.n_classes * self.n_probabilities + self.kept
 
     @property
     def point(self) -> int:

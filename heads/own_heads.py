@@ -10,6 +10,7 @@ from typing import Any
 from features_cache.errors import OptionError, did_you_mean
 from heads.catalogue import HEADS, HeadKind
 from heads.ensemble import NAME as ENSEMBLE
+from heads.fusion import CELLS, FUSED
 from heads.parameters import check_parameters
 from heads.sizes import POWER
 
@@ -59,7 +60,7 @@ def _check_name(name: str, others: list[str], section: str) -> None:
         msg = f"{section}is no name of a head, which is also a file's; expected up to 64 letters, digits, - and _"
         raise OptionError(msg)
     # Some file systems hold ridge.json and Ridge.json to be one file.
-    taken = [other for other in (ENSEMBLE, *others) if other.lower() == name.lower()]
+    taken = [other for other in (ENSEMBLE, CELLS, FUSED, *others) if other.lower() == name.lower()]
     if taken and name not in HEADS:
         msg = f"{section}has the name of {taken[0]!r}, or differs by capitals alone; expected a name of its own"
         raise OptionError(msg)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from features_cache.recipe import RANDOM_WEIGHTS
 from heads.choosing import Choice
+from heads.pooling import POOLS
 
 _MOST_COUNTS = 20
 _BLUE, _ORANGE = "#2b6ca3", "#d1711f"
@@ -113,6 +114,35 @@ def learning_picture(choices: Sequence[Choice], *, head: str, chosen: str, rando
     axes.spines[["top", "right"]].set_visible(False)
     _title(figure, f"Choice of {chosen} for {head}, one curve a fold", random_weights=random_weights)
     return _png(figure)
+
+
+def fusion_picture(cells: Mapping[str, Any], *, figure: str, title: str, random_weights: bool) -> bytes:
+    """Draw a figure against the weight of cells, for each way to pool them: PNG bytes.
+
+    Parameters
+    ----------
+    cells : mapping
+        As in metrics.json.
+    figure : str
+        Its key.
+    title : str
+        Its name for people.
+    random_weights : bool
+    """
+    picture = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = picture.add_subplot()
+    weights = [row["weight"] for row in cells["table"]]
+    for pool, colour in zip(POOLS, (_BLUE, _ORANGE), strict=True):
+        axes.plot(
+            weights, [row[pool][figure] for row in cells["table"]], marker=".", color=colour, label=f"{pool} of cells"
+        )
+    axes.axvline(cells["weight"], color="0.6", lw=0.8, ls=":", label="chosen for new images")
+    axes.set_xlabel("weight of cells (0: images alone, 1: cells alone)")
+    axes.set_ylabel(title)
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    _title(picture, f"Cells and images together, out of fold: {title}", random_weights=random_weights)
+    return _png(picture)
 
 
 def reliability_picture(calibration: Mapping[str, Any], *, head: str, many: bool, random_weights: bool) -> bytes:

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from heads.arrays import Float64, Indices
+from heads.parents import shares
 from heads.problem import TrainingData
 
 Prior = Literal["balanced", "train"]
@@ -39,7 +40,8 @@ def prior_shift(
     if held_out is not None:
         is_learned[held_out] = False
     scored = np.flatnonzero(is_learned[: data.n_scored])
-    counts, n_images = data.targets.take(scored).counts.astype(np.float64), len(scored)
+    each = np.ones(len(scored)) if data.parents is None else shares(data.parents[scored])
+    counts, n_images = each @ data.targets.take(scored).members, each.sum()
     weights = data.weights * is_learned
     learned = weights @ data.targets.members
     seen = (counts > 0) & (learned > 0)

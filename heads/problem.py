@@ -38,6 +38,8 @@ class TrainingData:
         The first so many images are held out in turn, and scored; all unless given. The others train in every fold.
     memory : Memory, optional
         The limit to keep; none unless given.
+    parents : int64 array, shape (n_images,), optional
+        The place of what each was cut from: those of one parent are judged together as one image. Themselves unless given.
     """
 
     rows: RowSource
@@ -48,6 +50,7 @@ class TrainingData:
     groups: Indices | None = None
     n_scored: int = -1
     memory: Memory | None = None
+    parents: Indices | None = None
     _last: Problem | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ class Problem:
         self.counts = data.counts
         self.positive_weights = data.positive_weights
         self.memory = data.memory
+        self.parents = data.parents
         self.cells = cells
 
     @property

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from rich.table import Table
 
 from features_cache.recipe import RANDOM_WEIGHTS
+from heads.fusion import FUSED
+from heads.pooling import POOLS
 from heads.scoring import headline_names
 
 TITLES = {
@@ -84,6 +86,41 @@ def ablation_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             ]
             table.add_row(title, head, *cells)
             title = ""
+    return table
+
+
+def fusion_table(metrics: Mapping[str, Any]) -> Table:
+    """Lay out what each weight of cells against images gives, for a terminal.
+
+    Parameters
+    ----------
+    metrics : mapping
+        As metrics.json, of a run with cells.
+
+    Returns
+    -------
+    rich.table.Table
+    """
+    cells = metrics["cells"]
+    first, pool = headline_names(many=metrics["many_labels"])[0], cells["pool"]
+    other = next(name for name in POOLS if name != pool)
+    chosen = metrics["heads"][FUSED][first]
+    folds = ", ".join(f"{weight:g}" for weight in cells["weights_in_folds"])
+    caption = (
+        f"{cells['n_cells']} cells of {cells['n_images_with_cells']} images ({cells['n_images_without_cells']} images without cells speak "
+        f"alone); chosen inside the folds: {folds}, which gives {chosen['value']:.3f} [{chosen['low']:.3f}, {chosen['high']:.3f}]; the best "
+        f"row of a table is a little too good"
+    )
+    table = Table(title="cells and images, out of fold: w · cells + (1 - w) · image", caption=caption)
+    table.add_column("w")
+    for title in (f"{TITLES[first]}, {pool} of cells", "log-loss, calibrated", f"{TITLES[first]}, {other} of cells"):
+        table.add_column(title, justify="right")
+    ends = {0.0: "0 (images alone)", 1.0: "1 (cells alone)"}
+    for row in cells["table"]:
+        weight = row["weight"]
+        title = ends.get(weight, f"{weight:g}" + (" (chosen)" if weight == cells["weight"] else ""))
+        values = row[pool][first], row[pool]["calibrated_log_loss"], row[other][first]
+        table.add_row(title, *(f"{value:.3f}" for value in values))
     return table
 
 

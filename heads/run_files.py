@@ -10,11 +10,16 @@ import pandas as pd
 
 from heads import pictures as draw
 from heads.catalogue import HeadKind
+from heads.cell_data import Cells
+from heads.cell_heads import CellHeads
 from heads.fitted import FittedHead
 from heads.folds import Fold, fold_numbers
+from heads.fusion import CELLS
 from heads.labelled import LabelledImages
 from heads.out_of_fold import OutOfFold
 from heads.predictions import Predictions
+from heads.report import TITLES
+from heads.scoring import headline_names
 
 
 def oof_csv(images: LabelledImages, folds: Sequence[Fold], predictions: Mapping[str, Predictions]) -> bytes:
@@ -32,12 +37,25 @@ def oof_csv(images: LabelledImages, folds: Sequence[Fold], predictions: Mapping[
     return pd.concat(tables).to_csv(index=False, lineterminator="\n").encode()
 
 
-def head_files(fitted: Sequence[FittedHead]) -> dict[str, bytes]:
+def head_files(fitted: Sequence[FittedHead], folder: str = "heads") -> dict[str, bytes]:
     """Return each head's JSON and safetensors file."""
     files = {}
     for head in fitted:
-        files[f"heads/{head.name}.json"], files[f"heads/{head.name}.safetensors"] = head.to_bytes()
+        files[f"{folder}/{head.name}.json"], files[f"{folder}/{head.name}.safetensors"] = head.to_bytes()
     return files
+
+
+def cell_files(images: LabelledImages, folds: Sequence[Fold], cells: Cells, heads: CellHeads) -> dict[str, bytes]:
+    """Return the heads of cells, and oof_cells.csv: id, parent, repeat, fold, a column a class, by the last of them or their ensemble."""
+    *_, said = heads.predictions.values()
+    fold_of = fold_numbers(folds, images.n_images)[:, cells.parents]
+    parents = [images.ids[place] for place in cells.parents.tolist()]
+    tables = []
+    for repeat, rows in enumerate(said.averaged):
+        described = pd.DataFrame({"id": cells.ids, "parent": parents, "repeat": repeat, "fold": fold_of[repeat]})
+        tables.append(pd.concat([described, pd.DataFrame(np.round(rows, 6), columns=list(images.classes))], axis=1))
+    table = pd.concat(tables).to_csv(index=False, lineterminator="\n").encode()
+    return {"oof_cells.csv": table, **head_files(heads.fitted, CELLS)}
 
 
 def pictures(
@@ -53,6 +71,11 @@ def pictures(
             )
         files[f"reliability_{name}.png"] = draw.reliability_picture(
             figures["calibration"], head=name, many=bool(metrics["many_labels"]), random_weights=random
+        )
+    if "cells" in metrics:
+        first = headline_names(many=bool(metrics["many_labels"]))[0]
+        files["fusion.png"] = draw.fusion_picture(
+            metrics["cells"], figure=first, title=TITLES[first], random_weights=random
         )
     for name, oof in found.items():
         picture = draw.learning_picture(oof.choices, head=name, chosen=kinds[name].head.chosen, random_weights=random)

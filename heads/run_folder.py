@@ -233,7 +233,9 @@ def read_checked(folder: Path, run: Mapping[str, Any], name: str) -> Any:  # noq
     return json.loads(content)
 
 
-def load_heads(folder: Path, run: Mapping[str, Any], names: Sequence[str] = ()) -> tuple[FittedHead, ...]:
+def load_heads(
+    folder: Path, run: Mapping[str, Any], names: Sequence[str] = (), *, under: str = "heads"
+) -> tuple[FittedHead, ...]:
     """Load a run's heads.
 
     Parameters
@@ -243,6 +245,8 @@ def load_heads(folder: Path, run: Mapping[str, Any], names: Sequence[str] = ()) 
         As :func:`read_run` gives.
     names : sequence of str
         Which; empty for all.
+    under : str
+        The folder within the run.
 
     Returns
     -------
@@ -259,12 +263,12 @@ def load_heads(folder: Path, run: Mapping[str, Any], names: Sequence[str] = ()) 
             msg = f"{folder}: no head {name!r}; the run has {', '.join(there)}. Choose among them with --heads"
             raise RunError(msg)
     wanted = list(names) or there
-    paths = [folder / "heads" / f"{name}.json" for name in wanted]
-    unlisted = [path.name for path in paths if f"heads/{path.name}" not in run["files"]]
+    paths = [folder / under / f"{name}.json" for name in wanted]
+    unlisted = [path.name for path in paths if f"{under}/{path.name}" not in run["files"]]
     if unlisted:
         msg = f"{folder}: run.json does not list {', '.join(unlisted)}; it was edited. Fit the heads again with `cli fit-heads`"
         raise RunError(msg)
-    heads = tuple(load_head(path, sha256=run["files"][f"heads/{path.name}"]) for path in paths)
+    heads = tuple(load_head(path, sha256=run["files"][f"{under}/{path.name}"]) for path in paths)
     classes = same_classes(heads, paths)
     if list(classes) != list(run["classes"]):
         msg = f"{paths[0]}: other classes than run.json. Fit the heads again with `cli fit-heads`"

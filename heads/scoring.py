@@ -36,6 +36,23 @@ def headline_of(targets: Targets, probabilities: Float, called: Bool | None) -> 
     return headline_many(targets.members, probabilities, called)
 
 
+def mean_headline(targets: Targets, predictions: Predictions, decisions: Decisions | None) -> dict[str, float]:
+    """Compute the headline figures of each repeat of the folds, and average them.
+
+    Parameters
+    ----------
+    targets : Targets
+    predictions : Predictions
+    decisions : Decisions or None
+        Where images may have many labels; None where they have one.
+    """
+    repeats = [
+        headline_of(targets, repeat, None if decisions is None else decisions.called[place])
+        for place, repeat in enumerate(predictions.averaged)
+    ]
+    return {key: float(np.mean([repeat[key] for repeat in repeats])) for key in headline_names(many=targets.is_many)}
+
+
 def score_of(
     targets: Targets,
     probabilities: Sequence[Float],

@@ -14,6 +14,7 @@ from heads.decisions import COMMON, EACH
 from heads.ensemble import Kind as EnsembleKind
 from heads.folds import require_folds
 from heads.own_heads import OwnHeads, own_kinds
+from heads.pooling import Pool
 from heads.prior import Prior
 from heads.resample import Resampling
 
@@ -91,6 +92,12 @@ class FitSettings:
     test_features : Path, optional
         The cache of the test images: the headline averages over as many views as it holds, and near-duplicates are looked for
         between them and the training images.
+    cells : Path, optional
+        A cache of cells of the training images, with parents: heads are fitted on them, too, and both are fused.
+    test_cells : Path, optional
+        The cache of the test images' cells: cells' figures average over as many views as it holds.
+    pool : {"mean", "maximum"}, optional
+        What an image's cells say of it together; the mean unless given.
     ignore_unlabelled, drop_missing : bool
         Whether images without a record, or with a blank label, are left out (an error otherwise).
 
@@ -132,6 +139,9 @@ class FitSettings:
     device: str = "cpu"
     memory_limit: int | None = None
     test_features: Path | None = None
+    cells: Path | None = None
+    test_cells: Path | None = None
+    pool: Pool | None = None
     ignore_unlabelled: bool = False
     drop_missing: bool = False
 
@@ -150,6 +160,7 @@ class FitSettings:
             ("prior", self.prior or "train", get_args(Prior)),
             ("ensemble", self.ensemble, get_args(EnsembleKind)),
             ("device", self.device, _DEVICES),
+            ("pool", self.pool or "mean", get_args(Pool)),
         ):
             if value not in allowed:
                 msg = f"--{name} {value!r}; expected {' or '.join(allowed)}"
@@ -183,6 +194,9 @@ class FitSettings:
         if (self.extra is None) != (self.extra_labels is None):
             msg = "--extra and --extra-labels belong together; give both, or none"
             raise OptionError(msg)
+        if self.pool is not None and self.cells is None:
+            msg = f"--pool {self.pool} is for cells; give their cache with --cells, or leave it out"
+            raise OptionError(msg)
         if self.group_column is not None and self.labels is None:
             msg = f"--group-column {self.group_column} needs a labels CSV; give one with --labels"
             raise OptionError(msg)
@@ -204,6 +218,10 @@ class FitSettings:
     def prior_of(self, *, many: bool) -> Prior:
         """Which prior probabilities speak of, where images may have many labels or one."""
         return self.prior or ("train" if many else "balanced")
+
+    def pool_of(self, *, many: bool) -> Pool:
+        """How an image's cells are pooled, where it may have many labels or has one."""
+        return self.pool or ("maximum" if many else "mean")
 
     @property
     def threshold_rule(self) -> str | float:

@@ -2,78 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from features_cache.errors import OptionError, OutputExists, RunError, SubmissionError, listed
+from features_cache.errors import OptionError, OutputExists, RunError, listed
 from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS, any_random
-from heads.arrays import Bool, Float64, Indices
+from heads.answers import ask_runs, require_no_others, require_numbers
+from heads.arrays import Bool, Float64
+from heads.cell_submission import asks_for_cells, fill_cells
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
-from heads.fitted import check_blocks, same_classes
+from heads.fitted import same_classes
 from heads.fitted_run import FittedRun
+from heads.fused_run import CellCounts, find_cells, predict_fused
+from heads.fusion import FUSED
 from heads.run_folder import known_submissions, remember_submission
-from heads.submission_format import FORMATS, Form, Format, read_form
+from heads.submission_format import Filled, Form, read_form
+from heads.submit_settings import SubmitSettings
 from heads.thresholds import apply_thresholds
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitSettings:
-    """Settings of one submission.
-
-    Parameters
-    ----------
-    runs : tuple of Path
-        Run folders (or ``runs/latest``); each counts by its number of heads, and within a run its ensemble's weights hold.
-    features : Path
-        The cache of the test images.
-    sample : Path, optional
-        A sample submission: ids in its first column, then labels, or a column a class. Without one, the cache's ids.
-    format : {"auto", "label", "labels", "probabilities"}
-        What stands beside an id; auto goes by the sample's columns.
-    out : Path
-        Where the submission goes.
-    probabilities : Path, optional
-        Where a CSV of probabilities goes, a column a class.
-    heads : tuple of str
-        Which heads; empty for all.
-    overwrite : bool
-        Whether a file that we did not write may be replaced.
-    fill_quarantined : {"no", "prior"}
-        Whether a quarantined image gets the training images' class frequencies (an error otherwise).
-    """
-
-    runs: tuple[Path, ...]
-    features: Path
-    sample: Path | None
-    out: Path
-    format: Format = "auto"
-    probabilities: Path | None = None
-    heads: tuple[str, ...] = ()
-    overwrite: bool = False
-    fill_quarantined: Literal["no", "prior"] = "no"
-
-    def __post_init__(self) -> None:
-        if not self.runs:
-            msg = "no run; expected at least one folder that `cli fit-heads` wrote (--run)"
-            raise OptionError(msg)
-        if self.fill_quarantined not in ("no", "prior"):
-            msg = f"--fill-quarantined {self.fill_quarantined!r}; expected no or prior"
-            raise OptionError(msg)
-        if self.format not in FORMATS:
-            msg = f"--format {self.format!r}; expected {', '.join(FORMATS)}"
-            raise OptionError(msg)
-        if self.probabilities is not None and self.probabilities == self.out:
-            msg = f"--probabilities {self.probabilities} is also --out; expected two files"
-            raise OptionError(msg)
+__all__ = ["SubmissionSummary", "SubmitSettings", "submit", "summary_lines"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +42,7 @@ class SubmissionSummary:
     path : Path
     n_rows : int
     class_counts : dict of str to int
-        How often each class was predicted.
+        How often each class was predicted: of images, or of cells where the sample asks for these.
     heads : tuple of str
         What was averaged, as ``run/head``.
     n_views : int
@@ -93,6 +50,8 @@ class SubmissionSummary:
     n_filled : int
         Quarantined images that got the class frequencies.
     random_weights : bool
+    cells : CellCounts or None
+        Of the cells that were heard or told; None without any.
     """
 
     path: Path
@@ -102,6 +61,7 @@ class SubmissionSummary:
     n_views: int
     n_filled: int
     random_weights: bool
+    cells: CellCounts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -115,13 +75,14 @@ def summary_lines(summary: SubmissionSummary) -> list[str]:
     lines = [f"{summary.path}: {summary.n_rows} rows; {averaged}", f"predicted: {counts}"]
     if summary.n_filled:
         lines.append(f"{summary.n_filled} quarantined images got the training images' class frequencies")
+    lines += [] if summary.cells is None else summary.cells.lines()
     if summary.random_weights:
         lines.append(RANDOM_WEIGHTS)
     return lines
 
 
 def submit(settings: SubmitSettings) -> SubmissionSummary:
-    """Predict the test images and write a submission; nothing is written if it would be wrong.
+    """Predict the test images, or their cells, and write a submission; nothing is written if it would be wrong.
 
     Parameters
     ----------
@@ -136,13 +97,15 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
     RunError
         If a run or head cannot be used, or runs know different classes.
     RecipeMismatch
-        If the cache lacks a block that a head was fitted on, or holds it by another recipe.
+        If a cache lacks a block that a head was fitted on, or holds it by another recipe.
     SubmissionError
         If ids are missing, double or extra, a test image is quarantined, or a probability is not a number.
     OutputExists
         If a file stands there that no run remembers.
     TableError
-        If the sample cannot be read.
+        If the sample, or a table of cells, cannot be read.
+    OptionError
+        If cells are asked for, or were learned from, and are not there.
     """
     runs = _runs(settings)
     folders = [each.folder for each in runs]
@@ -150,40 +113,73 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
         if path is not None:
             check_replaceable(path, folders, overwrite=settings.overwrite)
     classes = _common(runs)
-    with FeatureCache(settings.features) as cache:
-        for head in (head for each in runs for head in each.heads):
-            check_blocks(str(settings.features), head.blocks, cache.blocks)
-        form = read_form(settings.sample, cache.ids, classes, settings.format, many=runs[0].many_labels)
-        rows = rows_of(form.ids, cache.ids, str(settings.sample or settings.features), str(settings.features))
-        good = cache.good[rows]
-        _check_quarantined(settings, form.ids, good)
-        cache.require_sound(rows[good])
-        probabilities = np.tile(_prior(runs), (len(form.ids), 1))
-        probabilities[good] = _predict(runs, cache, rows[good])
+    hears_cells = not settings.without_cells and any(each.cells is not None for each in runs)
+    with contextlib.ExitStack() as stack:
+        cache = stack.enter_context(FeatureCache(settings.features))
+        cell_cache = stack.enter_context(FeatureCache(_test_cells(settings, runs))) if hears_cells else None
+        filled = (
+            fill_cells(settings, runs, classes, cache, cell_cache)
+            if settings.sample is not None and settings.format == "auto" and asks_for_cells(settings.sample)
+            else _fill_images(settings, runs, classes, cache, cell_cache)
+        )
         n_views = 1 if all(each.views for each in runs) else cache.n_views
-    if not np.isfinite(probabilities).all():
-        bad = [form.ids[row] for row in np.flatnonzero(~np.isfinite(probabilities).all(axis=1)).tolist()]
-        msg = f"{len(bad)} images have a probability that is not a number ({listed(bad, 5)}); expected none. Run `cli featurize --repair`"
-        raise SubmissionError(msg)
-    called = _call(runs, probabilities)
+    for path in filled.files:  # both or none, as far as can be known beforehand
+        require_folder(path.parent)
+    for path, content in filled.files.items():
+        _publish(path, content, folders[0])
+    asked = [("", each, each.heads) for each in runs]
+    asked += [("cells/", each, each.cells.heads) for each in runs if hears_cells and each.cells is not None]
+    return SubmissionSummary(
+        path=settings.out,
+        n_rows=filled.n_rows,
+        class_counts={name: int(count) for name, count in zip(classes, filled.counts.tolist(), strict=True)},
+        heads=tuple(f"{each.folder.name}/{where}{head.name}" for where, each, heads in asked for head in heads),
+        n_views=n_views,
+        n_filled=filled.n_filled,
+        random_weights=any(any_random(head.blocks) for _, _, heads in asked for head in heads),
+        cells=filled.cells,
+    )
+
+
+def _fill_images(
+    settings: SubmitSettings,
+    runs: Sequence[FittedRun],
+    classes: Sequence[str],
+    cache: FeatureCache,
+    cell_cache: FeatureCache | None,
+) -> Filled:
+    """Say what each image of the sample is."""
+    form = read_form(settings.sample, cache.ids, classes, settings.format, many=runs[0].many_labels)
+    answers = ask_runs(runs, cache, form.ids, settings.sample, fill=settings.fill_quarantined == "prior")
+    said, notes = answers.said, None
+    if cell_cache is not None:
+        cells = find_cells(cell_cache, form.ids, runs)
+        require_no_others(cells, settings.sample or settings.features)
+        said = [
+            predict_fused(each, image, cells)[1] if each.cells is not None else image
+            for each, image in zip(runs, said, strict=True)
+        ]
+        notes = CellCounts.of(cells, len(form.ids))
+    probabilities = average(said, [len(each.heads) for each in runs])
+    require_numbers(form.ids, probabilities)
+    called = _call(runs, probabilities, hears_cells=cell_cache is not None)
     files = {settings.out: form.table(probabilities, called, classes, runs[0].separator or " ")}
     if settings.probabilities is not None:
         whole = Form("probabilities", (form.columns[0], *classes), form.ids)
         files[settings.probabilities] = whole.table(probabilities, called, classes, " ")
-    for path in files:  # both or none, as far as can be known beforehand
-        require_folder(path.parent)
-    for path, content in files.items():
-        _publish(path, content, folders[0])
     counts = probabilities.argmax(axis=1)[:, None] == np.arange(len(classes)) if called is None else called
-    return SubmissionSummary(
-        path=settings.out,
-        n_rows=len(form.ids),
-        class_counts={name: int(count) for name, count in zip(classes, counts.sum(axis=0), strict=True)},
-        heads=tuple(f"{each.folder.name}/{head.name}" for each in runs for head in each.heads),
-        n_views=n_views,
-        n_filled=int(np.sum(~good)),
-        random_weights=any(any_random(head.blocks) for each in runs for head in each.heads),
-    )
+    return Filled(files=files, n_rows=len(form.ids), counts=counts.sum(axis=0), n_filled=answers.n_filled, cells=notes)
+
+
+def _test_cells(settings: SubmitSettings, runs: Sequence[FittedRun]) -> Path:
+    if settings.test_cells is None:
+        named = next(each.folder for each in runs if each.cells is not None)
+        msg = (
+            f"{named}: has heads of cells, too; expected the cache of the test images' cells. Type `cli featurize --cells cells`, name it "
+            f"with --test-cells, or let images speak alone with --without-cells"
+        )
+        raise OptionError(msg)
+    return settings.test_cells
 
 
 def _runs(settings: SubmitSettings) -> list[FittedRun]:
@@ -204,11 +200,13 @@ def _common(runs: Sequence[FittedRun]) -> tuple[str, ...]:
     return same_classes([head for head, _ in pairs], [folder for _, folder in pairs])
 
 
-def _call(runs: Sequence[FittedRun], probabilities: Float64) -> Bool | None:
+def _call(runs: Sequence[FittedRun], probabilities: Float64, *, hears_cells: bool) -> Bool | None:
     """Say what images are called, where they may have many labels: by the runs' thresholds, averaged as their probabilities are."""
     if not runs[0].many_labels:
         return None
     names = [ENSEMBLE if len(each.heads) > 1 else each.heads[0].name for each in runs]
+    if hears_cells:
+        names = [name if each.cells is None else FUSED for each, name in zip(runs, names, strict=True)]
     own = [each.thresholds(name) for each, name in zip(runs, names, strict=True)]
     values = np.average(own, axis=0, weights=[len(each.heads) for each in runs])
     return apply_thresholds(probabilities, values, at_least_one=bool(runs[0].run["target"]["at_least_one"]))
@@ -229,57 +227,6 @@ def check_replaceable(path: Path, folders: Sequence[Path], *, overwrite: bool) -
     if path.exists() or path.is_symlink():
         msg = f"{path}: exists, and is not a file that these runs wrote; expected to write a new one. Name another with --out, or use --overwrite"
         raise OutputExists(msg)
-
-
-def rows_of(ids: Sequence[str], cache_ids: Sequence[str], source: str, where: str) -> Indices:
-    """Find the cache's rows of ids, which must be the same set.
-
-    Raises
-    ------
-    SubmissionError
-        If ids of the source have no features, or the cache holds others.
-    """
-    row_of = {image_id: row for row, image_id in enumerate(cache_ids)}
-    wanted = set(ids)
-    missing = [image_id for image_id in ids if image_id not in row_of]
-    extra = [image_id for image_id in cache_ids if image_id not in wanted]
-    if missing or extra:
-        parts = []
-        if missing:
-            parts.append(f"{len(missing)} of {len(ids)} ids have no features ({listed(missing, 5)})")
-        if extra:
-            parts.append(
-                f"{len(extra)} of {len(cache_ids)} images with features are not asked for ({listed(extra, 5)})"
-            )
-        msg = f"{source}: {'; '.join(parts)}; expected the ids of {where}. Run `cli featurize` with this sample"
-        raise SubmissionError(msg)
-    return np.array([row_of[image_id] for image_id in ids], dtype=np.int64)
-
-
-def _check_quarantined(settings: SubmitSettings, ids: Sequence[str], good: Bool) -> None:
-    bad = [ids[row] for row in np.flatnonzero(~good).tolist()]
-    if bad and settings.fill_quarantined == "no":
-        msg = (
-            f"{settings.features}: {len(bad)} of {len(ids)} test images are quarantined ({listed(bad, 5)}); expected features "
-            f"of each. Mend the images and run `cli featurize --repair`, or give them the training images' class frequencies "
-            f"with --fill-quarantined prior"
-        )
-        raise SubmissionError(msg)
-
-
-def _prior(runs: Sequence[FittedRun]) -> Float64:
-    """Return class frequencies of the training images."""
-    shares = [np.array(each.run["class_counts"]) / each.run["n_images"] for each in runs]
-    return np.asarray(np.mean(shares, axis=0))
-
-
-def _predict(runs: Sequence[FittedRun], cache: FeatureCache, rows: Indices) -> Float64:
-    """Average what runs say, each counting by its number of heads."""
-    said = []
-    for each in runs:
-        *_, together = each.predict_rows(cache, rows).values()
-        said.append(together)
-    return average(said, [len(each.heads) for each in runs])
 
 
 def _publish(path: Path, table: pd.DataFrame, folder: Path) -> None:

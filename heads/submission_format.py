@@ -12,7 +12,8 @@ import pandas as pd
 
 from features_cache.errors import SubmissionError, listed
 from features_cache.tables import read_table
-from heads.arrays import Bool, Float64
+from heads.arrays import Bool, Float64, Indices
+from heads.fused_run import CellCounts
 from heads.labelled import label_texts
 
 Format = Literal["auto", "label", "labels", "probabilities"]
@@ -64,6 +65,31 @@ class Form:
         return pd.DataFrame(dict(zip(self.columns, (self.ids, label_texts(called, classes, separator)), strict=True)))
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """Forms that were filled.
+
+    Parameters
+    ----------
+    files : dict of Path to DataFrame
+        What goes where.
+    n_rows : int
+        Of the submission.
+    counts : int64 array, shape (n_classes,)
+        How often each class was told.
+    n_filled : int
+        Quarantined images that got the class frequencies.
+    cells : CellCounts or None
+        Of the cells that were heard or told.
+    """
+
+    files: dict[Path, pd.DataFrame]
+    n_rows: int
+    counts: Indices
+    n_filled: int
+    cells: CellCounts | None
+
+
 def read_form(
     sample: Path | None, cache_ids: Sequence[str], classes: Sequence[str], wanted: Format, *, many: bool
 ) -> Form:
@@ -95,7 +121,7 @@ def read_form(
         return _checked(Form(found, ("id", *rest), list(cache_ids)), "the run", many=many)
     table = read_table(sample)
     columns = tuple(table.columns)
-    ids = _ids(sample, table)
+    ids = ids_of(sample, table)
     if wanted == "auto":
         wanted = "probabilities" if len(columns) > 2 else "labels" if many else "label"
     if wanted == "probabilities":
@@ -123,7 +149,14 @@ def _checked(form: Form, where: str, *, many: bool) -> Form:
     return form
 
 
-def _ids(sample: Path, table: pd.DataFrame) -> list[str]:
+def ids_of(sample: Path, table: pd.DataFrame) -> list[str]:
+    """Return the ids of a sample submission, its first column.
+
+    Raises
+    ------
+    SubmissionError
+        If one occurs twice.
+    """
     ids = table[table.columns[0]]
     double = ids[ids.duplicated()]
     if len(double):
