@@ -26,10 +26,11 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     path = file or if_there(Path(CONFIG_NAME))
     if path and not ctx.resilient_parsing:
         command = str(ctx.info_name)
-        like, shared = _SHARED.get(command, (command, ()))
-        theirs = read_defaults(path, like, _commands(), _TABLES)
-        own = read_defaults(path, command, _commands(), _TABLES)
-        ctx.default_map = {name: value for name, value in theirs.items() if name in shared} | own
+        defaults: dict[str, Any] = {}
+        for like, shared in _SHARED.get(command, ()):
+            theirs = read_defaults(path, like, _commands(), _TABLES)
+            defaults |= {name: value for name, value in theirs.items() if name in shared}
+        ctx.default_map = defaults | read_defaults(path, command, _commands(), _TABLES)
     return file
 
 
@@ -49,7 +50,7 @@ def add_tables(section: str) -> str:
 
 def share_section(command: str, like: str, options: Iterable[str]) -> None:
     """Let a command take its defaults of some options from another's section of permafeat.toml, and then from its own."""
-    _SHARED[command] = (like, tuple(options))
+    _SHARED.setdefault(command, []).append((like, tuple(options)))
 
 
 def tables_of(section: str, file: Path | None) -> tuple[dict[str, Any] | None, Path]:
@@ -74,7 +75,7 @@ def tables_of(section: str, file: Path | None) -> tuple[dict[str, Any] | None, P
 
 
 _TABLES: list[str] = []
-_SHARED: dict[str, tuple[str, tuple[str, ...]]] = {}
+_SHARED: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
 _CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. (default: {CONFIG_NAME})")
 Config = Annotated[Path | None, _CONFIG]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]

@@ -43,6 +43,10 @@ class Findings:
         """Add findings of one kind."""
         self._found += [Finding(kind=kind, text=text) for text in texts]
 
+    def join(self, others: Findings) -> None:
+        """Add what other checks found."""
+        self._found += others._found
+
     @contextlib.contextmanager
     def gathered(self) -> Iterator[None]:
         """Gather the error that a check raises, and go on."""
@@ -61,6 +65,13 @@ class Findings:
         """3 where something was refused, 2 where a command would stop, else 0."""
         kinds = {found.kind for found in self._found}
         return Refused.exit_code if "refused" in kinds else PermafeatError.exit_code if "error" in kinds else 0
+
+    @property
+    def lines(self) -> list[str]:
+        """Say them, for people."""
+        found = [each.line for each in self.sorted]
+        n_bad = sum(each.kind in {"refused", "error"} for each in self.sorted)
+        return [*found, f"{n_bad} errors" if n_bad else "nothing stands in the way"]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return them, for programs."""

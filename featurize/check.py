@@ -5,8 +5,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
 
 from features_cache.errors import ImagesMissing, listed
 from features_cache.findings import Findings
@@ -35,7 +38,25 @@ from featurize.work import require_bytes
 _MOST_SHOWN = 20
 
 
-def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Findings:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What was found.
+
+    Parameters
+    ----------
+    findings : Findings
+    ids : sequence of str
+        Of the training images; empty where they could not be listed.
+    good : bool array, shape (n_images,)
+        Which of them can be used.
+    """
+
+    findings: Findings
+    ids: Sequence[str]
+    good: NDArray[np.bool_]
+
+
+def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Checked:
     """Look at images, networks' weights, what stands at the output's place, and the disk.
 
     Every image is decoded once. Weights are looked for and not downloaded.
@@ -48,21 +69,23 @@ def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Fi
 
     Returns
     -------
-    Findings
+    Checked
     """
     findings = Findings()
+    digests: dict[str, dict[str, bytes]] = {}
     manifests = _manifests(settings, findings)
     columns = _columns(settings, findings, _blends(settings, manifests, findings))
     with findings.gathered():
         choose_precision(settings.precision, choose_device(settings.device))
     if manifests:
         reading = reading_of(settings, manifests)
-        digests: dict[str, dict[str, bytes]] = {}
         for split, manifest in manifests.items():
             digests[split] = _decode_all(settings, split, manifest, reading, findings, progress)
         _same_bytes(digests, findings)
         _output(settings, manifests, columns, findings)
-    return findings
+    train = settings.splits[0]
+    ids = manifests[train].ids if train in manifests else ()
+    return Checked(findings=findings, ids=ids, good=np.array([name in digests[train] for name in ids], dtype=bool))
 
 
 def _manifests(settings: FeaturizeSettings, findings: Findings) -> dict[str, Manifest]:

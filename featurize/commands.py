@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say, split_list
+from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say
 from features_cache.progress import progress_bar
 from features_cache.shared_options import takes
-from featurize.options import what_is_seen
+from featurize.options import what_is_computed, what_is_seen
 from featurize.settings import FeaturizeSettings
 
 _DEFAULTS = FeaturizeSettings()
@@ -19,24 +19,14 @@ _QUARANTINED = 4
 
 
 @app.command(epilog="Example: cli featurize --augment 6")
+@takes("network", what_is_computed, like="featurize")
 @takes("seen", what_is_seen, like="featurize")
 def featurize(
     ctx: typer.Context,
     seen: dict[str, Any],
-    out: Annotated[Path, typer.Option(help="Folder of the caches.")] = _DEFAULTS.out,
-    backbone: Annotated[list[str], typer.Option(help="Networks; `cli backbones` lists them.")] = list(
-        _DEFAULTS.backbones
-    ),
-    weights: Annotated[list[str], typer.Option(help="imagenet, random, a folder, or NAME=FILE.")] = list(
-        _DEFAULTS.weights
-    ),
+    network: dict[str, Any],
     normalise: Annotated[str, typer.Option(help="Whose pixel statistics: imagenet or dataset.")] = _DEFAULTS.normalise,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = _DEFAULTS.device,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULTS.precision,
     batch_size: Annotated[str, typer.Option(help="Images read and committed together.")] = "auto",
-    workers: Annotated[str, typer.Option(help="Threads that read images.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Number type in the cache: float16 or float32.")] = _DEFAULTS.storage,
-    max_bad: Annotated[float, typer.Option(help="Share of images that may be unusable.")] = _DEFAULTS.max_bad,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its cost.")] = False,
     shard: Annotated[str | None, typer.Option(help="i/n: one of n processes that share the work.")] = None,
     repair: Annotated[
@@ -48,16 +38,9 @@ def featurize(
     """Pass every image and its augmented copies through frozen networks, and keep the vectors."""
     settings = FeaturizeSettings.from_options(
         **seen,
-        out=out,
-        backbones=split_list(backbone),
-        weights=split_list(weights),
+        **network,
         normalise=normalise,
-        device=device,
-        precision=precision,
         unit_images=batch_size,
-        n_workers=workers,
-        storage=dtype,
-        max_bad=max_bad,
         shard=shard,
         repair=repair,
         overwrite=overwrite,

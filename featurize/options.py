@@ -18,6 +18,33 @@ _DEFAULTS = FeaturizeSettings()
 _AUGMENTATION = add_tables(SECTION)
 
 
+def what_is_computed(
+    out: Annotated[Path, typer.Option(help="Folder of the caches.")] = _DEFAULTS.out,
+    backbone: Annotated[list[str], typer.Option(help="Networks; `cli backbones` lists them.")] = list(
+        _DEFAULTS.backbones
+    ),
+    weights: Annotated[list[str], typer.Option(help="imagenet, random, a folder, or NAME=FILE.")] = list(
+        _DEFAULTS.weights
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = _DEFAULTS.device,
+    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULTS.precision,
+    dtype: Annotated[str, typer.Option(help="Number type in the cache: float16 or float32.")] = _DEFAULTS.storage,
+    workers: Annotated[str, typer.Option(help="Threads that read images.")] = "auto",
+    max_bad: Annotated[float, typer.Option(help="Share of images that may be unusable.")] = _DEFAULTS.max_bad,
+) -> dict[str, Any]:
+    """Take these options as those of ``FeaturizeSettings.from_options`` that they are."""
+    return {
+        "out": out,
+        "backbones": split_list(backbone),
+        "weights": split_list(weights),
+        "device": device,
+        "precision": precision,
+        "storage": dtype,
+        "n_workers": workers,
+        "max_bad": max_bad,
+    }
+
+
 def what_is_seen(
     train_images: Annotated[Path, typer.Option(help="Folder of training images.")] = _DEFAULTS.train_images,
     test_images: Annotated[Path, typer.Option(help="Folder of test images.")] = _DEFAULTS.test_images,
