@@ -74,3 +74,14 @@ def assert_same(mine: Tensor, expected: Array, name: str) -> None:
     assert not np.allclose(expected[0], expected[1], rtol=1e-3), f"{name} says the same of every image"
     error = np.linalg.norm(mine.double().numpy() - expected, axis=1) / scale
     assert error.max() < 1e-4, f"{name}: {error.max():.1e}"
+
+
+def plain_timm(name: str, side_px: int, **options: Any) -> Any:
+    """A network of timm's as timm builds it, with random weights and its classifier."""
+    torch.manual_seed(5)
+    import timm  # an extra
+
+    model = timm.create_model(name, pretrained=False, **options).eval()
+    for part in model.parameters():  # timm starts some layers at zero: their tokens would all be alike
+        part.data += 0.02 * torch.randn_like(part)
+    return enliven(model, pixels(8, side_px))

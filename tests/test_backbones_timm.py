@@ -1,10 +1,8 @@
-"""timm's networks: taps and weights against timm itself, found without a network, named with revision and licence."""
+"""Networks of timm's: taps and weights against timm itself."""
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,23 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from backbone_data import assert_same, enliven, pixels, places_of, slow_pool
-from cache_data import picture
-from safetensors.torch import save_file
+from backbone_data import assert_same, pixels, places_of, plain_timm, slow_pool
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as tv
 
-from features_cache.errors import OptionError, WeightsMismatch, WeightsMissing
+from features_cache.errors import OptionError, WeightsMismatch
 from features_cache.reader import FeatureCache
 from featurize.backbones import build_backbone, build_shared
 from featurize.calibrate import RANDOM_STATES
-from featurize.origin import find_origin
 from featurize.precision import fold_batch_norm
 from featurize.profile import profile_of
 from featurize.shape import shape_of
-from featurize.state import load_state
-from featurize.weights import parse_weights, sha256_of
 
 timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,15 +27,6 @@ Run = Callable[..., tuple[int, str, str]]
 
 RESNET, VIT = "test_resnet.r160_in1k", "test_vit.r160_in1k"
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
-
-
-def plain(name: str, side_px: int, **options: Any) -> Any:
-    """A network of timm's as timm builds it, with random weights and its classifier."""
-    torch.manual_seed(5)
-    model = timm.create_model(name, pretrained=False, **options).eval()
-    for part in model.parameters():  # timm starts some layers at zero: their tokens would all be alike
-        part.data += 0.02 * torch.randn_like(part)
-    return enliven(model, pixels(8, side_px))
 
 
 def taps_of(name: str, model: Any, images: Tensor) -> dict[str, np.ndarray]:
@@ -68,12 +50,12 @@ def taps_of(name: str, model: Any, images: Tensor) -> dict[str, np.ndarray]:
 def test_every_tap_is_timm_s_map_or_tokens_pooled(name: str) -> None:
     if not timm.is_model(name):
         pytest.skip(f"timm {timm.__version__} has no {name}")
-    model, images = plain(name, 160), pixels(2, 160)
+    model, images = plain_timm(name, 160), pixels(2, 160)
     expected = {f"timm:{name}/{tap}": values for tap, values in taps_of(name, model, images).items()}
     model.reset_classifier(0)
     with torch.inference_mode():
         expected[f"timm:{name}"] = model(images).double().numpy()
-        state = plain(name, 160).state_dict()
+        state = plain_timm(name, 160).state_dict()
         vectors = build_shared(list(expected), 160, state)(images)
     widths = [values.shape[1] for values in expected.values()]
     for mine, (tap, values) in zip(vectors.split(widths, dim=1), expected.items(), strict=True):
@@ -84,7 +66,7 @@ def test_every_tap_is_timm_s_map_or_tokens_pooled(name: str) -> None:
 @pytest.mark.parametrize("name", ["densenet121", "test_byobnet", "test_efficientnet", RESNET])
 def test_folding_batch_norm_keeps_the_activations_that_timm_puts_into_its_norms(name: str) -> None:
     images = pixels(2, 96)
-    state = plain(name, 96).state_dict()
+    state = plain_timm(name, 96).state_dict()
     for scale in (value for key, value in state.items() if key.endswith("weight") and value.ndim == 1):
         scale[::2] *= -1  # as training may leave them: else a second ReLU would hide that the first was lost
     with torch.inference_mode():
@@ -94,7 +76,7 @@ def test_folding_batch_norm_keeps_the_activations_that_timm_puts_into_its_norms(
 
 
 def test_layers_are_named_as_timm_names_them() -> None:
-    model, images, kept = plain(VIT, 160), pixels(2, 160), {}
+    model, images, kept = plain_timm(VIT, 160), pixels(2, 160), {}
     model.blocks[2].register_forward_hook(lambda *called: kept.update(out=called[2].clone()))
     with torch.inference_mode():
         model(images)
@@ -134,7 +116,7 @@ def test_a_profile_has_the_network_s_own_normalisation_size_and_licence() -> Non
 
 def test_weights_with_and_without_classifier_and_of_another_size_are_loaded_as_timm_does() -> None:
     images = pixels(2, 96)
-    whole = plain(VIT, 160).state_dict()
+    whole = plain_timm(VIT, 160).state_dict()
     bare = {key: value for key, value in whole.items() if not key.startswith("head.")}
     expected = timm.create_model(
         VIT, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(whole)}, num_classes=0, img_size=96
@@ -147,7 +129,7 @@ def test_weights_with_and_without_classifier_and_of_another_size_are_loaded_as_t
 
 
 def test_weights_of_another_network_half_of_them_and_broken_ones_are_refused() -> None:
-    state = plain(VIT, 160).state_dict()
+    state = plain_timm(VIT, 160).state_dict()
     with pytest.raises(WeightsMismatch, match=f"the weights are not those of timm:{RESNET}"):
         build_backbone(f"timm:{RESNET}", 160, dict(state))
     half = {key: value for key, value in state.items() if "blocks.3" not in key}
@@ -155,139 +137,6 @@ def test_weights_of_another_network_half_of_them_and_broken_ones_are_refused() -
         build_backbone(f"timm:{VIT}", 160, half)
     with pytest.raises(WeightsMismatch, match="hold NaN or infinite values"):
         build_backbone(f"timm:{VIT}", 160, state | {"norm.weight": state["norm.weight"] * torch.nan})
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty Hugging Face cache, and no way to the hub."""
-    from huggingface_hub import constants
-
-    folder = tmp_path / "hub"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    return folder
-
-
-def cache(hub: Path, name: str, commit: str, state: dict[str, Tensor], branch: str = "") -> Path:
-    """Lay weights where `hf download` would."""
-    repository = hub / f"models--timm--{name}"
-    file = repository / "snapshots" / commit / "model.safetensors"
-    file.parent.mkdir(parents=True)
-    save_file(state, file)
-    if branch:
-        (repository / "refs").mkdir(exist_ok=True)
-        (repository / "refs" / branch).write_text(commit)
-    return file
-
-
-def test_the_cache_is_searched_and_the_revision_is_honoured(hub: Path) -> None:
-    states = [plain(RESNET, 160).state_dict() for _ in range(2)]
-    states[1]["conv1.0.weight"] = states[1]["conv1.0.weight"] + 1
-    newest = cache(hub, RESNET, COMMIT, states[0], "main")
-    pinned = cache(hub, RESNET, OTHER, states[1])
-    choice = parse_weights(["imagenet"])
-    for spelled, file, commit in (("", newest, COMMIT), ("@main", newest, COMMIT), (f"@{OTHER}", pinned, OTHER)):
-        origin = find_origin(f"timm:{RESNET}{spelled}/gem", choice)
-        assert origin.file == file
-        assert origin.provenance == f"timm/{RESNET}@{commit}/model.safetensors, apache-2.0"
-        assert not origin.warning
-
-
-def test_without_weights_and_without_a_network_it_says_at_once_what_to_do(hub: Path) -> None:
-    began = time.monotonic()
-    with pytest.raises(WeightsMissing) as told:
-        find_origin(f"timm:{RESNET}@{COMMIT}", parse_weights([]))
-    assert time.monotonic() - began < 5
-    for words in (
-        f"timm:{RESNET}: no weights of timm/{RESNET} at {COMMIT} in {hub}, and the download failed (",
-        f"type `hf download timm/{RESNET} model.safetensors --revision {COMMIT}`",
-        f"copy the folder models--timm--{RESNET} to that place",
-        f"--weights DIR (timm-{RESNET}.safetensors in it) or --weights timm:{RESNET}=FILE",
-        "--weights random",
-    ):
-        assert words in str(told.value)
-
-
-def test_files_and_folders_come_before_the_cache(hub: Path, tmp_path: Path) -> None:
-    state = plain(RESNET, 160).state_dict()
-    cache(hub, RESNET, COMMIT, state, "main")
-    for file in (tmp_path / "mine.safetensors", tmp_path / f"timm-{RESNET}.safetensors"):
-        save_file(state, file)
-    torch.save(state, tmp_path / f"timm-{VIT}.pth")
-    name = f"timm:{RESNET}"
-    assert (
-        find_origin(name, parse_weights([f"{name}={tmp_path / 'mine.safetensors'}"])).file
-        == tmp_path / "mine.safetensors"
-    )
-    assert find_origin(name, parse_weights([str(tmp_path)])).file == tmp_path / f"timm-{RESNET}.safetensors"
-    assert find_origin(f"timm:{VIT}", parse_weights([str(tmp_path)])).file == tmp_path / f"timm-{VIT}.pth"
-    with pytest.raises(OptionError, match=r"mine.safetensors has no revisions; expected timm:test_resnet"):
-        find_origin(f"{name}@{COMMIT}", parse_weights([f"{name}={tmp_path / 'mine.safetensors'}"]))
-    with pytest.raises(
-        WeightsMissing, match=r"neither timm-test_vit2.safetensors nor timm-test_vit2.pth; it holds mine"
-    ):
-        find_origin("timm:test_vit2", parse_weights([str(tmp_path)]))
-    with pytest.raises(
-        WeightsMissing, match=r"timm names no weights on the hub. Give a file with --weights timm:test_mambaout=FILE"
-    ):
-        find_origin("timm:test_mambaout", parse_weights([]))
-
-
-def test_a_run_has_timm_s_features_and_says_where_they_came_from(hub: Path, project: Path, run_cli: Run) -> None:
-    state = plain(RESNET, 160).state_dict()
-    file = cache(hub, RESNET, COMMIT, state, "main")
-    names = [f"timm:{RESNET}", f"timm:{RESNET}@{COMMIT}/gem"]
-    code, _, err = run_cli(
-        "featurize", "--backbone", ",".join(names), "--size", 96, "--device", "cpu", "--precision", "float32",
-        "--dtype", "float32",
-    )  # fmt: skip
-    assert code == 0, err
-    assert "warning: timm" not in err
-    with FeatureCache(Path("features/train.h5")) as found:
-        features, blocks, ids = found.load(), found.blocks, found.ids
-    assert [block.name for block in blocks] == names
-    recipe = blocks[1].recipe
-    assert (recipe.backbone, recipe.mean, recipe.std) == (f"timm:{RESNET}", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert recipe.weights_sha256 == sha256_of(file)
-    model = timm.create_model(RESNET, num_classes=1000).eval()
-    model.load_state_dict(load_state(file))
-    for row, image_id in enumerate(ids):
-        image = picture(int(image_id.removeprefix("train").removesuffix(".png")))
-        seen = tv.resize(tv.to_tensor(image), [96, 96], InterpolationMode.BILINEAR, antialias=True)
-        with torch.inference_mode():
-            places = places_of(model.forward_features((seen[None] - 0.5) / 0.5))
-        for block, tap in zip(blocks, ("average", "gem"), strict=True):
-            expected, mine = slow_pool(places, tap)[0], features[row, 0, block.start : block.stop]
-            assert np.linalg.norm(mine - expected) / np.linalg.norm(expected) < 1e-4, (image_id, tap)
-    told = f"timm/{RESNET}@{COMMIT}/model.safetensors, apache-2.0"
-    assert json.loads(Path("features/train.json").read_text())["weights"] == dict.fromkeys(names, told)
-    _, out, _ = run_cli("inspect", "features/train.h5")
-    assert out.count(f"  weights: {told}") == 2
-    assert json.loads(run_cli("inspect", "features/train.h5", "--json")[1])["weights"] == dict.fromkeys(names, told)
-
-
-def test_a_licence_that_forbids_uses_is_a_warning_before_and_after(project: Path, run_cli: Run, tmp_path: Path) -> None:
-    name = "timm:convnextv2_atto.fcmae"
-    save_file(plain("convnextv2_atto.fcmae", 64).state_dict(), tmp_path / "w.safetensors")
-    words = (
-        "featurize",
-        "--backbone",
-        f"{name},{name}/gem",
-        "--weights",
-        f"{name}={tmp_path / 'w.safetensors'}",
-        "--size",
-        64,
-        "--limit",
-        2,
-    )
-    warning = f"warning: {name}: its weights (timm/convnextv2_atto.fcmae) have the licence cc-by-nc-4.0; read it before"
-    code, out, err = run_cli(*words, "--dry-run")
-    assert code == 0, err
-    assert warning in out
-    assert "w.safetensors, cc-by-nc-4.0, sha256" in out
-    code, _, err = run_cli(*words)
-    assert code == 0, err
-    assert warning in err
 
 
 def test_random_weights_have_a_file_without_colon_and_slash_and_are_the_same_for_every_tap(
@@ -314,21 +163,3 @@ def test_without_the_extra_it_says_what_to_install(
         assert code == 2
         assert "pip install 'permafeat[timm]'" in err
     assert not Path("features").exists()
-
-
-def test_the_list_of_timm_s_networks_is_asked_for_by_a_pattern(hub: Path, run_cli: Run) -> None:
-    file = cache(hub, RESNET, COMMIT, plain(RESNET, 160).state_dict(), "main")
-    code, out, _ = run_cli("backbones", "--timm", "test_res*", "--json")
-    assert code == 0
-    assert [json.loads(line) for line in out.splitlines()] == [
-        {
-            "name": f"timm:{RESNET}", "source": "timm", "columns": None, "size_px": 160, "weights": f"timm/{RESNET}",
-            "file": "model.safetensors", "size_mb": file.stat().st_size / 1e6, "licence": "apache-2.0", "here": True,
-            "default": False, "fault": "",
-        }
-    ]  # fmt: skip
-    _, out, _ = run_cli("backbones", "--timm", "dinov2")
-    assert "timm:vit_small_patch14_dinov2.lvd142m" in out and "timm/vit_small_patch14_dinov2.lvd142m" in out
-    code, _, err = run_cli("backbones", "--timm", "resnt50")
-    assert code == 2
-    assert "--timm 'resnt50' matches none of timm's" in err
