@@ -371,6 +371,16 @@ def test_options_of_cells_make_no_sense_without_them(tmp_path):
             FitSettings(features=tmp_path / "a.h5", labels=None, **changes)
 
 
+def test_labels_of_cells_themselves_are_learned_in_folds_that_cut_through_no_image(project, tmp_path):
+    labels = [NAMES[place % 2] for place in range(len(project.train.cell_ids))]
+    path = write_csv(tmp_path / "l.csv", ["id", "label"], list(zip(project.train.cell_ids, labels, strict=True)))
+    gathered = gather(FitSettings(features=project.path("train_cells"), labels=path))
+    parents = np.array(project.train.parents)
+    for fold in gathered.folds:
+        assert not set(parents[fold.train]) & set(parents[fold.held_out])
+    assert "its images were cut from 142 others; those of one stay in one fold" in gathered.images.warnings[-1]
+
+
 # Together with everything else
 
 
