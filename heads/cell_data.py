@@ -114,15 +114,15 @@ def read_cells(settings: FitSettings, gathered: Gathered) -> Cells | None:
         blocks = chosen_blocks(cache.blocks, settings.blocks)
         n_views = 1 if settings.views == "0" else cache.n_views
         ids = tuple(cache.ids[row] for row in rows.tolist())
+        targets = images.targets.take(parents)
+        folds = tuple(_of_cells(fold, parents, images.n_images) for fold in gathered.folds)
+        _check_folds(settings, folds, targets)
+        cached = CachedImages(cache, rows, n_views)
         stack.pop_all()  # the cells keep their cache open
-    targets = images.targets.take(parents)
-    folds = tuple(_of_cells(fold, parents, images.n_images) for fold in gathered.folds)
-    _check_folds(settings, folds, targets)
     lost = [name for name, count in zip(images.classes, targets.counts, strict=True) if not count]
     if lost:
         warnings.append(f"{settings.cells}: no cell is of an image of {listed(lost)}: of these, cells say nothing")
     n_averaged, _ = compared(settings.test_cells, n_views)
-    cached = CachedImages(cache, rows, n_views)
     of_images = work_of(
         settings,
         gathered.targets,

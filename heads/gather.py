@@ -95,7 +95,7 @@ def gather(settings: FitSettings) -> Gathered:
     """
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(FeatureCache(settings.features))
-        images = labelled(settings, cache.ids, cache.good)
+        images = _by_parent(settings, labelled(settings, cache.ids, cache.good), cache)
         folds = drawn_folds(settings, images)
         blocks = chosen_blocks(cache.blocks, settings.blocks)
         n_views = 1 if settings.views == "0" else cache.n_views
@@ -292,6 +292,20 @@ def labelled(settings: FitSettings, ids: Sequence[str], good: Bool) -> LabelledI
         exclude_class=settings.exclude_class,
         ignore_unlabelled=settings.ignore_unlabelled,
         warnings=warnings,
+    )
+
+
+def _by_parent(settings: FitSettings, images: LabelledImages, cache: FeatureCache) -> LabelledImages:
+    """Make images that were cut from one another's parent a group, where no other groups were asked for."""
+    if cache.parents is None or images.groups is not None:
+        return images
+    names, groups = np.unique([cache.parents[row] for row in images.rows.tolist()], return_inverse=True)
+    text = f"{settings.features}: its images were cut from {len(names)} others; those of one stay in one fold"
+    return dataclasses.replace(
+        images,
+        groups=groups.astype(np.int64),
+        group_names=tuple(names.tolist()),
+        warnings=(*images.warnings, text),
     )
 
 

@@ -32,6 +32,8 @@ def write_crops(
     cells_of: Mapping[str, Sequence[str]],
     pictures: Mapping[str, Image.Image] | None = None,
     reasons: Mapping[str, str] | None = None,
+    *,
+    with_pictures: bool = True,
 ) -> None:
     """Write a split of crops.
 
@@ -43,19 +45,22 @@ def write_crops(
     cells_of : mapping of str to sequence of str
         Ids of each image's cells; of some there are none.
     pictures : mapping of str to picture, optional
-        By cell; any picture unless given. Crops of a table alone need none.
+        By cell; any picture unless given.
     reasons : mapping of str to str, optional
         Why an image was quarantined.
+    with_pictures : bool
+        Whether there are crops, or tables alone.
     """
     rows = []
     for image, cells in sorted(cells_of.items()):
         for place, cell in enumerate(cells):
             box = (3 * place, 2 * place, 20, 18)
             rows.append((cell, image, *box, WIDTH, HEIGHT, int(place == 0), mask_of(cell)))
-            crop = picture(sum(map(ord, cell)), 24) if pictures is None else pictures[cell]
-            target = folder / split / f"{cell}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            crop.save(target)
+            if with_pictures:
+                crop = picture(sum(map(ord, cell)), 24) if pictures is None else pictures[cell]
+                target = folder / split / f"{cell}.png"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                crop.save(target)
     write_rows(folder / f"{split}.csv", COLUMNS, rows)
     images = [
         (image, WIDTH, HEIGHT, len(cells), (reasons or {}).get(image, "")) for image, cells in sorted(cells_of.items())
