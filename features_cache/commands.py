@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from features_cache.console import AsJson, Config, Overwrite, app, print_lines, split_list
+from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say, split_list
 from features_cache.errors import CacheDamaged, OptionError
 
 
@@ -59,3 +59,29 @@ def export(
         raise OptionError(msg)
     written = write(path, out, to, view_0=views == "0", blocks=split_list(blocks), replace=overwrite)
     print_lines([json.dumps(written.as_posix())] if as_json else [f"{written}: written"])
+
+
+@app.command("import", epilog="Example: cli import dino.npy --ids data/train.csv --block dino")
+def import_features(
+    ctx: typer.Context,
+    features: Annotated[Path, typer.Argument(metavar="FEATURES", help="A .npy, .parquet or .csv, a row an image.")],
+    ids: Annotated[Path | None, typer.Option(help="CSV of the rows' ids. (default: a column of the table)")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Column of ids. (default: id)")] = None,
+    block: Annotated[str, typer.Option(help="Name of the block.")] = "",
+    made_by: Annotated[str, typer.Option(help="What made it: equal words for training and test features.")] = "",
+    out: Annotated[Path, typer.Option(help="The cache: new, or one of the same images.")] = Path("features/train.h5"),
+    dtype: Annotated[str | None, typer.Option(help="Number type of a new cache: float16 or float32.")] = None,
+    overwrite: Overwrite = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take features that were made elsewhere into a cache, as a block."""
+    from features_cache import imports
+    from features_cache.made_elsewhere import read_features
+
+    found = read_features(features, ids, id_column)
+    done = imports.import_features(
+        found, out, block=block, made_by=made_by, storage=imports.storage_named(dtype), replace=overwrite
+    )
+    say(ctx, [f"warning: {text}" for text in done.warnings])
+    print_lines([json.dumps(done.to_json())] if as_json else [done.line])

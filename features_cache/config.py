@@ -104,7 +104,7 @@ def read_section(path: Path, section: str, options: Mapping[str, Option], sectio
         If the file is missing or no TOML, or holds an unknown section or key.
     """
     defaults: dict[str, Any] = {}
-    for key, value in read_tables(path, section, sections).items():
+    for key, value in (read_tables(path, section, sections) or {}).items():
         if key not in options:
             msg = f"{path}: [{section}] has no key {key!r}{did_you_mean(key, options)}; the keys are the options of `cli {section} --help`"
             raise OptionError(msg)
@@ -115,7 +115,7 @@ def read_section(path: Path, section: str, options: Mapping[str, Option], sectio
     return defaults
 
 
-def read_tables(path: Path, section: str, sections: Collection[str]) -> dict[str, Any]:
+def read_tables(path: Path, section: str, sections: Collection[str]) -> dict[str, Any] | None:
     """Read a section as TOML has it.
 
     Parameters
@@ -128,8 +128,8 @@ def read_tables(path: Path, section: str, sections: Collection[str]) -> dict[str
 
     Returns
     -------
-    dict of str to object
-        Empty where the file has no such section.
+    dict of str to object, or None
+        None where the file has no such section.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def read_tables(path: Path, section: str, sections: Collection[str]) -> dict[str
         if name not in sections or not isinstance(value, dict):
             msg = f"{path}: no section [{name}]; expected {', '.join(sections)}{did_you_mean(name, sections)}"
             raise OptionError(msg)
-    found: dict[str, Any] = content.get(section, {})
+    found: dict[str, Any] | None = content.get(section)
     return found
 
 

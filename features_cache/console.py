@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,12 +11,13 @@ import typer
 
 from features_cache.config import CONFIG_NAME, read_defaults, read_tables
 
+ENVIRONMENT = "PERMAFEAT"
 app = typer.Typer(
     name="cli",
     help="Featurize images once with frozen networks, fit heads on the features in seconds, submit the average.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"auto_envvar_prefix": "PERMAFEAT", "help_option_names": ["-h", "--help"]},
+    context_settings={"auto_envvar_prefix": ENVIRONMENT, "help_option_names": ["-h", "--help"]},
 )
 
 
@@ -24,13 +25,21 @@ def _configured(ctx: typer.Context, file: Path | None) -> Path | None:
     """Take the command's defaults from permafeat.toml: flags and environment come before them."""
     path = file or if_there(Path(CONFIG_NAME))
     if path and not ctx.resilient_parsing:
-        ctx.default_map = read_defaults(path, str(ctx.info_name), _commands(), _TABLES)
+        command = str(ctx.info_name)
+        defaults: dict[str, Any] = {}
+        for like, shared in _SHARED.get(command, ()):
+            theirs = read_defaults(path, like, _commands(), _TABLES)
+            defaults |= {name: value for name, value in theirs.items() if name in shared}
+        ctx.default_map = defaults | read_defaults(path, command, _commands(), _TABLES)
     return file
 
 
 def _commands() -> dict[str, Callable[..., None]]:
-    known = (command.callback for command in app.registered_commands)
-    return {command.__name__.replace("_", "-"): command for command in known if command}
+    return {
+        command.name or command.callback.__name__.replace("_", "-"): command.callback
+        for command in app.registered_commands
+        if command.callback
+    }
 
 
 def add_tables(section: str) -> str:
@@ -39,13 +48,18 @@ def add_tables(section: str) -> str:
     return section
 
 
-def tables_of(section: str, file: Path | None) -> tuple[dict[str, Any], Path]:
+def share_section(command: str, like: str, options: Iterable[str]) -> None:
+    """Let a command take its defaults of some options from another's section of permafeat.toml, and then from its own."""
+    _SHARED.setdefault(command, []).append((like, tuple(options)))
+
+
+def tables_of(section: str, file: Path | None) -> tuple[dict[str, Any] | None, Path]:
     """Read a registered section of permafeat.toml, or of the file that ``--config`` names.
 
     Returns
     -------
-    tables : dict
-        Empty where there is no file, or no such section.
+    tables : dict or None
+        None where there is no file, or no such section.
     path : Path
         The file, for messages.
 
@@ -56,11 +70,12 @@ def tables_of(section: str, file: Path | None) -> tuple[dict[str, Any], Path]:
     """
     path = file or Path(CONFIG_NAME)
     if file is None and not path.is_file():
-        return {}, path
+        return None, path
     return read_tables(path, section, (*_commands(), *_TABLES)), path
 
 
 _TABLES: list[str] = []
+_SHARED: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
 _CONFIG = typer.Option("--config", is_eager=True, callback=_configured, help=f"Defaults. (default: {CONFIG_NAME})")
 Config = Annotated[Path | None, _CONFIG]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs on stdout.")]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from features_cache.files import open_regular
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS
 from features_cache.status import Status
@@ -22,7 +25,8 @@ def describe(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        JSON values: shape, storage type, bytes, format version, checksum, counts of statuses, blocks with recipes.
+        JSON values: shape, storage type, bytes, format version, checksum, counts of statuses, blocks with recipes; and, from
+        the file beside the cache, as far as it is there, where each block's weights came from.
 
     Raises
     ------
@@ -45,7 +49,19 @@ def describe(path: Path) -> dict[str, Any]:
             "first_ids": list(cache.ids[:3]),
             "n_parents": None if cache.parents is None else len(set(cache.parents)),
             "blocks": [block.to_json() for block in cache.blocks],
+            "weights": _weights(path, [block.name for block in cache.blocks]),
         }
+
+
+def _weights(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Read what ``NAME.json`` says of weights; nothing depends on it, and it may be lost or edited."""
+    try:
+        with open_regular(path.with_suffix(".json")) as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    told = record.get("weights") if isinstance(record, dict) else None
+    return {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
 
 
 def describe_lines(description: dict[str, Any]) -> list[str]:
@@ -64,4 +80,6 @@ def describe_lines(description: dict[str, Any]) -> list[str]:
         stop = block["start"] + block["columns"] - 1
         lines.append(f"block {block['name']}: columns {block['start']} to {stop}, digest {block['digest']}")
         lines += [f"  {key}: {value}" for key, value in block["recipe"].items()]
+        if block["name"] in description["weights"]:
+            lines.append(f"  weights: {description['weights'][block['name']]}")
     return lines

@@ -6,13 +6,16 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from features_cache.errors import CacheDamaged, OptionError
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Storage = Literal["float16", "float32"]
+Statistics = Literal["imagenet", "dataset"]
 
+IMPORTED = "imported"
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
 STORAGE_TYPES: tuple[Storage, ...] = ("float16", "float32")
 
@@ -54,17 +57,18 @@ class Recipe:
     tap : str
         Where the vector leaves the network.
     size_px : int
-        Side of the square image that the network sees.
+        Side of the square that the network sees.
     interpolation, fill : str
         How pixels are resampled, and what stands beyond the border of a turned view.
-    mean, std : tuple of float, length 3
+    mean, std : tuple of float, one a channel of the network's input
         Normalisation in units of the [0, 1] range.
     channels : tuple of str
-        Names of the stacked channel files, in order; empty where an image is one file.
+        Names of the image's channels that the network is given, in order; a single one as grey RGB, ``none`` as zeros. Empty
+        where these are the three colours of an ordinary image.
     scale : str
         How stored integers and floats become [0, 1].
     augmentation : tuple of str
-        Terms, in the order in which they are drawn.
+        Terms with their ranges, in the order in which they act.
     seed : int
         Seed of the augmentation.
     precision : {"float32", "bfloat16", "float16"}
@@ -72,7 +76,22 @@ class Recipe:
     storage : {"float16", "float32"}
         Number type of the cached column.
     decoding : str
-        Version of the rules that turn bytes into pixels.
+        Version of the rules that turn bytes into pixels; ``imported`` where the features were made elsewhere, and little of all
+        this is known.
+    places : tuple of int
+        Which planes of a file the channels are, from 0; empty where channels are files, or colours.
+    frame : int or None
+        Which page of each file is read, from 0; None where files have one.
+    fit : str
+        How an image becomes a square: ``stretch``, ``crop`` (its middle) or ``pad`` (with zeros).
+    resize_px : int or None
+        Side of that square, from whose middle the network's input is cut; None where it is the input.
+    crops : int
+        Squares of the network's size whose vectors are averaged: 1, the middle; or 5, with the corners.
+    statistics : {"imagenet", "dataset"}
+        Of which images mean and std are: those that the network was trained on, or this data set's training images.
+    first_layer : str
+        How the first convolution was made to take other than three channels; empty where it was not.
 
     Raises
     ------
@@ -87,8 +106,8 @@ class Recipe:
     size_px: int
     interpolation: str
     fill: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     channels: tuple[str, ...]
     scale: str
     augmentation: tuple[str, ...]
@@ -96,12 +115,19 @@ class Recipe:
     precision: Precision
     storage: Storage
     decoding: str
+    places: tuple[int, ...] = ()
+    frame: int | None = None
+    fit: str = "stretch"
+    resize_px: int | None = None
+    crops: int = 1
+    statistics: Statistics = "imagenet"
+    first_layer: str = ""
 
     def __post_init__(self) -> None:
         if len(self.weights_sha256) != 64 or set(self.weights_sha256) - set("0123456789abcdef"):
             msg = f"weights_sha256 is {self.weights_sha256!r}; expected 64 lower-case hexadecimal digits"
             raise OptionError(msg)
-        if not 8 <= self.size_px <= 4096:
+        if self.decoding != IMPORTED and not 8 <= self.size_px <= 4096:
             msg = f"size is {self.size_px} px; expected 8 to 4096 (`--size 224` is what the networks were trained on)"
             raise OptionError(msg)
         if self.precision not in PRECISIONS or self.storage not in STORAGE_TYPES:
@@ -109,8 +135,11 @@ class Recipe:
                 f"precision {self.precision!r}, storage {self.storage!r}; expected one of {PRECISIONS}, {STORAGE_TYPES}"
             )
             raise OptionError(msg)
-        if min(self.std) <= 0:
-            msg = f"std is {self.std}; every channel's standard deviation must be positive"
+        if len(self.mean) != len(self.std) or min(self.std, default=1) <= 0:
+            msg = f"mean is {self.mean}, std {self.std}; expected one each a channel, and standard deviations above 0"
+            raise OptionError(msg)
+        if self.resize_px is not None and not self.size_px < self.resize_px <= 4096:
+            msg = f"resized to {self.resize_px} px; expected more than the {self.size_px} px that are cut from it, at most 4096"
             raise OptionError(msg)
         if self.seed < 0:
             msg = f"seed is {self.seed}; expected 0 or more"
@@ -122,7 +151,14 @@ class Recipe:
         return digest_of(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
+        """Return the fields as plain JSON values, but for those that were added to this format and have their defaults.
+
+        So a recipe that does not use what a later version added keeps its digest.
+        """
+        return {name: value for name, value in self.every_field().items() if ADDED.get(name, _REQUIRED) != value}
+
+    def every_field(self) -> dict[str, Any]:
+        """Return all fields as plain JSON values."""
         return json.loads(canonical_json(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
     @classmethod
@@ -135,9 +171,9 @@ class Recipe:
             If a field is missing or unknown: the text was not written by this version.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != known:
+        if set(fields) | set(ADDED) != known:
             msg = (
-                f"a recipe has the fields {sorted(fields)}; expected {sorted(known)}. "
+                f"a recipe has the fields {sorted(fields)}; expected {sorted(known)} ({', '.join(sorted(ADDED))} may be missing). "
                 f"It was written by another version of permafeat, or edited"
             )
             raise CacheDamaged(msg)
@@ -147,6 +183,16 @@ class Recipe:
         return cls(**values)
 
 
+_REQUIRED = object()
+ADDED: Mapping[str, Any] = MappingProxyType(
+    {
+        field.name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for field in dataclasses.fields(Recipe)
+        if field.default is not dataclasses.MISSING
+    }
+)
+
+
 def any_random(blocks: Iterable[Block]) -> bool:
     """Whether any block comes from a network that was never trained."""
     return not all(block.recipe.pretrained for block in blocks)
@@ -154,7 +200,7 @@ def any_random(blocks: Iterable[Block]) -> bool:
 
 def recipe_differences(ours: Recipe, theirs: Recipe) -> dict[str, tuple[Any, Any]]:
     """Return the fields in which two recipes differ, as ``{field: (ours, theirs)}``."""
-    left, right = ours.to_json(), theirs.to_json()
+    left, right = ours.every_field(), theirs.every_field()
     return {name: (left[name], right[name]) for name in left if left[name] != right[name]}
 
 
@@ -171,12 +217,12 @@ def show_differences(differences: Mapping[str, tuple[Any, Any]], ours: str, thei
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """The columns that one backbone contributes.
+    """The columns that one backbone contributes, of one blend of an image's channels.
 
     Parameters
     ----------
     name : str
-        The backbone's name.
+        The backbone as it was asked for; followed by a colon and the blend, where one was.
     start : int
         First column; the next block begins at ``start + columns``.
     columns : int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +139,64 @@ def write_cache(
     if blocks[-1].stop != features.shape[2] or {block.recipe.storage for block in blocks} != {features.dtype.name}:
         msg = f"features have {features.shape[2]} columns of {features.dtype}; the blocks say {blocks[-1].stop} of {blocks[0].recipe.storage}"
         raise OptionError(msg)
+    write_pieces(
+        path,
+        ids=ids,
+        n_views=features.shape[1],
+        pieces=lambda: [features],
+        blocks=blocks,
+        status=status,
+        content_hash=content_hash,
+        parents=parents,
+        replace=replace,
+        disk=disk,
+    )
+
+
+def write_pieces(
+    path: Path,
+    *,
+    ids: Sequence[str],
+    n_views: int,
+    pieces: Callable[[], Iterable[NDArray[np.floating[Any]]]],
+    blocks: Sequence[Block],
+    status: NDArray[np.uint8] | None = None,
+    content_hash: NDArray[np.uint8] | None = None,
+    parents: Sequence[str] = (),
+    base: str = "",
+    replace: bool = False,
+    disk: Disk = DISK,
+) -> None:
+    """Publish features that come in pieces, which are asked for twice: their checksums stand before them.
+
+    Parameters
+    ----------
+    path, ids, blocks, status, content_hash, parents, replace, disk
+        As of :func:`write_cache`.
+    n_views : int
+    pieces : callable
+        Gives the features of consecutive images, all together those of all ids: float arrays, shape (images, views, columns).
+    base : str
+        Checksum (hexadecimal) of the cache at the path that gives way, and no other; empty for none.
+
+    Raises
+    ------
+    OutputExists
+        If a file is at the path and may not be replaced.
+    """
     _publish_cache(
         path,
         ids=ids,
         parents=parents,
         status=np.zeros(len(ids), np.uint8) if status is None else status,
         content_hash=np.zeros((len(ids), HASH_BYTES), np.uint8) if content_hash is None else content_hash,
-        checksum=row_checksums(features),
+        checksum=np.concatenate([row_checksums(piece) for piece in pieces()]),
         blocks=blocks,
-        n_views=features.shape[1],
+        n_views=n_views,
         storage=blocks[0].recipe.storage,
-        features=[features],
-        replace=replace,
+        features=pieces(),
+        replace=replace or bool(base),
+        base=base,
         disk=disk,
     )
 

@@ -1,88 +1,180 @@
-"""Frozen networks by name, and where each one's vector leaves it."""
+"""Frozen networks by name: built, and tapped."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import re
-from collections.abc import Callable, Iterator
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
-from torchvision import models
-from torchvision.models import vision_transformer
 
-from features_cache.errors import OptionError, WeightsMismatch, did_you_mean, listed
-from featurize.settings import DEFAULT_BACKBONES, TRAINED_SIZE_PX
-from featurize.weights import hub_path, published_weights
+from features_cache.errors import OptionError, did_you_mean
+from featurize.own_backbones import build_own, own_backbone, own_names
+from featurize.spelling import TIMM, Spelling
+from featurize.state import fill
+from featurize.taps import Read, Tap, Trunk, layers_of, tap_of
+from featurize.timm_backbones import build_timm, timm_card
+from featurize.torchvision_backbones import build_torchvision, fitted_to, keeps_classifier, torchvision_names
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_POOLED = "global average pool of the last feature map"
-_TRANSFORMED = {
-    "googlenet",
-    "inception_v3",
-}  # their ImageNet weights expect inputs scaled once more, by the network itself
+N_CHANNELS = 3
 
 
 class Backbone(nn.Module):
-    """A network without its classifier: images in, one vector an image out.
+    """A frozen network and its taps: images in, the vectors of every tap out, in one pass.
 
     Parameters
     ----------
-    name : str
-        torchvision's name.
     network : nn.Module
-        The whole network.
-    tap : str
-        Where the vector leaves it, in words.
-    vectors : callable
-        From the network and normalised images (n, 3, side, side) to vectors (n, columns).
+        Images (n, 3, side, side) in.
+    taps : mapping of str to Tap
+        By the names of the blocks that they give.
+    n_channels : int
+        Of the images that :meth:`forward` takes.
+
+    Attributes
+    ----------
+    layers : frozenset of str
+        Modules, named from this one, whose outputs are read: nothing may be folded into them.
     """
 
-    def __init__(self, name: str, network: nn.Module, tap: str, vectors: Callable[[Any, Tensor], Tensor]) -> None:
+    def __init__(self, network: nn.Module, taps: dict[str, Tap], n_channels: int = N_CHANNELS) -> None:
         super().__init__()
-        self.name = name
         self.network = network
-        self.tap = tap
-        self._vectors = vectors
+        self.taps = taps
+        self.n_channels = n_channels
+        self.layers = frozenset(f"network.{read.layer}" for tap in taps.values() for read in tap.reads if read.layer)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return one float32 vector an image, shape (n, columns)."""
-        return self._vectors(self.network, images).float()
+        """Return the vectors of all taps side by side.
+
+        Parameters
+        ----------
+        images : tensor, shape (n, n_channels, side, side)
+            Normalised.
+
+        Returns
+        -------
+        float32 tensor, shape (n, columns of all taps)
+
+        Raises
+        ------
+        OptionError
+            If a layer that is tapped gives nothing that can be a vector an image.
+        """
+        reads = [read for tap in self.taps.values() for read in tap.reads]
+        found: dict[Read, Tensor] = {}
+        with contextlib.ExitStack() as hooks:
+            for layer, here in _by_layer(reads).items():
+                # Found by name at each pass: a layer may have been replaced by a quicker one.
+                module = self.network.get_submodule(layer)
+                hooks.enter_context(module.register_forward_hook(_keeper(here, found)))
+            output = self.network(as_three_channels(images) if self.n_channels != N_CHANNELS else images)
+        found |= {read: read.pool(output) for read in reads if not read.layer}
+        silent = [read.layer for read in reads if read not in found]
+        if silent:
+            msg = f"layer {silent[0]!r} gives nothing in a forward pass; expected a layer that images go through"
+            raise OptionError(msg)
+        vectors = torch.cat([found[read] for read in reads], dim=1)
+        if vectors.ndim != 2 or len(vectors) != len(images):
+            msg = (
+                f"{' + '.join(self.taps)}: {tuple(vectors.shape)} for {len(images)} images; expected a vector an image"
+            )
+            raise OptionError(msg)
+        return vectors
+
+
+def _by_layer(reads: Sequence[Read]) -> dict[str, list[Read]]:
+    layers: dict[str, list[Read]] = defaultdict(list)
+    for read in reads:
+        if read.layer:
+            layers[read.layer].append(read)
+    return layers
+
+
+def _keeper(reads: Sequence[Read], found: dict[Read, Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:  # noqa: ANN401 - torch's signature
+        for read in reads:
+            # Pooled at once: what follows may change the map in place.
+            found[read] = read.pool(output)
+
+    return keep
+
+
+def as_three_channels(images: Tensor) -> Tensor:
+    """Show images of any number of channels to a network that was trained on three.
+
+    The same as repeating the weights of its first convolution cyclically over the channels, each divided by how often it is
+    there (3 / n where n is a multiple of three): a convolution is linear, so the channels that share weights may be averaged
+    before it. Channels that are all alike give what a grey image gives.
+
+    Parameters
+    ----------
+    images : tensor, shape (n, channels, height, width)
+        Up to three channels are repeated cyclically; of more, every third is averaged.
+
+    Returns
+    -------
+    tensor, shape (n, 3, height, width), of the same dtype
+
+    Examples
+    --------
+    >>> as_three_channels(torch.tensor([1.0, 2, 3, 5]).reshape(1, 4, 1, 1)).flatten()
+    tensor([3., 2., 3.])
+    """
+    n_channels = images.shape[1]
+    if n_channels < N_CHANNELS:
+        return images[:, [place % n_channels for place in range(N_CHANNELS)]]
+    values = images.float()
+    # Around the first of each: equal channels then give exactly what one gives.
+    first = values[:, :N_CHANNELS]
+    beyond = [(values[:, place::N_CHANNELS] - first[:, place : place + 1]).mean(1) for place in range(N_CHANNELS)]
+    return (first + torch.stack(beyond, 1)).to(images.dtype)
 
 
 def backbone_names() -> list[str]:
-    """Return the names of all networks that can be used: torchvision's classification models."""
-    return [name for name in models.list_models(module=models) if not name.startswith("quantized_")]
+    """Return the names of all networks that are here: torchvision's classification models, then own ones.
+
+    timm's are not among them: ``timm:`` and any name of timm's is one more.
+    """
+    return [*torchvision_names(), *(name for name in own_names() if name not in torchvision_names())]
 
 
 def check_backbone(name: str) -> None:
-    """Check that a network is known.
+    """Check that a backbone is spelled well, and its network known.
 
     Raises
     ------
     OptionError
         If it is not; the nearest name is suggested.
     """
-    if name not in backbone_names():
-        msg = f"no backbone {name!r}; `cli backbones` lists them{did_you_mean(name, backbone_names())}"
+    spelling = Spelling.parse(name)
+    if spelling.is_timm:
+        timm_card(spelling.timm_name)
+    elif spelling.network in own_names():
+        own_backbone(spelling.network)
+    elif spelling.network not in torchvision_names():
+        near = did_you_mean(spelling.network, backbone_names())
+        msg = f"no backbone {spelling.network!r}; `cli backbones` lists them{near or f'; timm has more, spelled {TIMM}NAME'}"
         raise OptionError(msg)
 
 
-def build_backbone(name: str, size_px: int, state: dict[str, Tensor] | None) -> Backbone:
+def build_backbone(name: str, size_px: int, state: dict[str, Tensor] | None, n_channels: int = N_CHANNELS) -> Backbone:
     """Build a network for inputs of one size, in evaluation mode and float32.
 
     Parameters
     ----------
     name : str
-        torchvision's name.
+        As spelled: ``NETWORK[@REVISION][/TAP]``.
     size_px : int
         Side of its input.
     state : dict of Tensor, optional
-        Weights. Without them it is initialised from torch's global random state.
+        Weights. Without them it is initialised from torch's global random state, or has those that its owner gave it.
+    n_channels : int
+        Of the images that it will be given.
 
     Returns
     -------
@@ -91,185 +183,62 @@ def build_backbone(name: str, size_px: int, state: dict[str, Tensor] | None) -> 
     Raises
     ------
     OptionError
-        If the name is unknown, or the network does not take the size.
+        If name or tap are unknown, or the network does not take the size.
     WeightsMismatch
         If the weights are another network's.
     """
-    check_backbone(name)
-    network, tap, vectors = _build(name, size_px, pretrained=state is not None)
-    if state is not None:
-        _fill(name, network, _fitted_to(network, state))
-    backbone = Backbone(name, network, tap, vectors).eval()
-    return backbone.requires_grad_(requires_grad=False)
+    return build_shared([name], size_px, state, n_channels)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Shape:
-    """What a network contributes.
+def build_shared(
+    names: Sequence[str], size_px: int, state: dict[str, Tensor] | None, n_channels: int = N_CHANNELS
+) -> Backbone:
+    """Build one network with the taps of several blocks, which one pass gives side by side.
 
     Parameters
     ----------
-    columns : int
-        Length of its vector.
-    tap : str
-        Where the vector leaves it.
-    """
-
-    columns: int
-    tap: str
-
-
-@functools.cache
-def shape_of(name: str, size_px: int = TRAINED_SIZE_PX) -> Shape:
-    """Find out what a network contributes, by a forward pass without numbers.
+    names : sequence of str
+        As spelled, and of one :func:`network_of`.
+    size_px, state, n_channels
+        As of :func:`build_backbone`.
 
     Raises
     ------
-    OptionError
-        If the network is unknown, or does not take inputs of the size.
+    OptionError, WeightsMismatch
+        As :func:`build_backbone`; or if the names are of several networks.
     """
-    # RegNet computes its widths with tensors while it is built: those need numbers, its parameters do not.
-    with _EmptyOnMeta() if name.startswith("regnet_") else torch.device("meta"):
-        backbone = build_backbone(name, size_px, None)
-        try:
-            columns = int(backbone(torch.empty(2, 3, size_px, size_px)).shape[1])
-        except (RuntimeError, ValueError, AssertionError) as error:
-            msg = f"{name} does not take images of {size_px} px ({error}); --size {TRAINED_SIZE_PX} always works"
-            raise OptionError(msg) from error
-    return Shape(columns, backbone.tap)
+    if len({network_of(name) for name in names}) != 1:
+        msg = f"{', '.join(names) or 'no name'}: expected backbones of one network"
+        raise OptionError(msg)
+    for name in names:
+        check_backbone(name)
+    spellings = {name: Spelling.parse(name) for name in names}
+    first = spellings[names[0]]
+    layers = [layer for spelling in spellings.values() for layer in layers_of(spelling.tap)]
+    trunk = _build(first, size_px, state, layers)
+    taps = {name: tap_of(trunk, spelling.network, spelling.tap) for name, spelling in spellings.items()}
+    return Backbone(trunk.network, taps, n_channels).eval().requires_grad_(requires_grad=False)
 
 
-class _EmptyOnMeta(TorchFunctionMode):
-    """Parameters and buffers without numbers; everything else as usual."""
+def network_of(name: str) -> str:
+    """Return what is equal for spellings that can share one network in memory.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's signature
-        options = dict(kwargs or {})
-        if func in {torch.empty, torch.zeros, torch.ones}:
-            options["device"] = "meta"
-        return func(*args, **options)
-
-
-def _build(name: str, size_px: int, *, pretrained: bool) -> tuple[nn.Module, str, Callable[[Any, Tensor], Tensor]]:
-    options: dict[str, Any] = {}
-    if name in _TRANSFORMED:
-        options = {"init_weights": not pretrained, "transform_input": pretrained, "aux_logits": True}
-    if name.startswith("vit_"):
-        patch_px = int(name.rpartition("_")[2])
-        if size_px % patch_px:
-            msg = f"{name} takes multiples of {patch_px} px; --size {size_px} is none. Try {size_px // patch_px * patch_px}"
-            raise OptionError(msg)
-        options = {"image_size": size_px}
-    network = models.get_model(name, weights=None, **options)
-    if isinstance(getattr(network, "features", None), nn.Module) and not isinstance(network, models.SwinTransformer):
-        network.classifier = nn.Identity()  # never run: 120 million numbers in vgg19
-        return network, _POOLED, _densenet_features if isinstance(network, models.DenseNet) else _pooled_features
-    if isinstance(network, models.MaxVit):
-        network.classifier = network.classifier[:-3]
-        return network, "input of the classifier's linear layers", _whole
-    last = next(part for part in ("fc", "heads", "head", "classifier") if hasattr(network, part))
-    setattr(network, last, nn.Identity())
-    tap = "output before fc" if last == "fc" else f"input of {last}"
-    if isinstance(network, models.VisionTransformer) and size_px != TRAINED_SIZE_PX:
-        side = size_px // network.patch_size
-        tap += f"; position embeddings interpolated (bicubic) to {side} x {side}"
-    return network, tap, _whole
-
-
-def _whole(network: nn.Module, images: Tensor) -> Tensor:
-    return network(images).flatten(1)  # type: ignore[no-any-return]
-
-
-def _pooled_features(network: Any, images: Tensor) -> Tensor:  # noqa: ANN401 - nn.Module has no attribute `features`
-    # Pooled in float32: a mean of 49 bfloat16 values would lose what the network kept.
-    return network.features(images).float().mean(dim=(2, 3))  # type: ignore[no-any-return]
-
-
-def _densenet_features(network: Any, images: Tensor) -> Tensor:  # noqa: ANN401 - as above
-    # DenseNet's own forward pass applies this ReLU between `features` and the pool.
-    return torch.relu(network.features(images)).float().mean(dim=(2, 3))
-
-
-def _fitted_to(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename and resize what torchvision itself would when it loads its files."""
-    if isinstance(network, models.DenseNet):
-        old = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var).*)")
-        state = {
-            "".join(match.groups()) if (match := old.fullmatch(key)) else key: value for key, value in state.items()
-        }
-    if isinstance(network, models.VisionTransformer) and "encoder.pos_embedding" in state:
-        state = dict(vision_transformer.interpolate_embeddings(network.image_size, network.patch_size, dict(state)))
-    return state
-
-
-def _fill(name: str, network: nn.Module, state: dict[str, Tensor]) -> None:
-    unwanted = {key for key in state if key.startswith(("fc.", "classifier.", "head.", "heads."))}
-    wanted = set(network.state_dict())
-    kept = {key: value for key, value in state.items() if key in wanted or key not in unwanted}
-    try:
-        result = network.load_state_dict(kept, strict=False)
-    except RuntimeError as error:
-        shapes = [line.strip() for line in str(error).splitlines()[1:]]
-        msg = f"the weights are not those of {name}: {listed(shapes, 2)}"
-        raise WeightsMismatch(msg) from error
-    missing = [key for key in result.missing_keys if not key.endswith("num_batches_tracked")]
-    if missing or result.unexpected_keys:
-        msg = (
-            f"the weights are not those of {name}: {len(missing)} keys missing ({listed(missing, 3)}), "
-            f"{len(result.unexpected_keys)} unexpected ({listed(result.unexpected_keys, 3)})"
-        )
-        raise WeightsMismatch(msg)
-    broken = [key for key, value in kept.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        msg = f"the weights of {name} hold NaN or infinite values ({listed(broken, 3)})"
-        raise WeightsMismatch(msg)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class BackboneEntry:
-    """One line of `cli backbones`.
-
-    Parameters
-    ----------
-    name : str
-        The network.
-    columns : int
-        What it contributes at 224 px.
-    weights : str
-        Name of torchvision's ImageNet weights.
-    file : str
-        Their file.
-    size_mb : float
-        Its size in units of 10^6 bytes.
-    licence : str
-        Of the weights.
-    here : bool
-        Whether the file is on this machine.
-    default : bool
-        Whether it is one of the four.
+    Examples
+    --------
+    >>> network_of("resnet18/gem") == network_of("resnet18"), network_of("vgg16/classifier.3") == network_of("vgg16")
+    (True, False)
     """
-
-    name: str
-    columns: int
-    weights: str
-    file: str
-    size_mb: float
-    licence: str
-    here: bool
-    default: bool
+    spelling = Spelling.parse(name)
+    whole = not spelling.is_timm and keeps_classifier(layers_of(spelling.tap))
+    return f"{spelling.network}@{spelling.revision}" + (", with its classifier" if whole else "")
 
 
-def list_backbones() -> Iterator[BackboneEntry]:
-    """Describe every network, the default four first."""
-    others = [name for name in backbone_names() if name not in DEFAULT_BACKBONES]
-    for name in (*DEFAULT_BACKBONES, *others):
-        weights = published_weights(name)
-        yield BackboneEntry(
-            name=name,
-            columns=shape_of(name).columns,
-            weights=weights.name,
-            file=hub_path(name).name,
-            size_mb=float(weights.meta.get("_file_size", 0.0)),
-            licence=str(weights.meta.get("license", "BSD-3-Clause")),
-            here=hub_path(name).is_file(),
-            default=name in DEFAULT_BACKBONES,
-        )
+def _build(spelling: Spelling, size_px: int, state: dict[str, Tensor] | None, layers: Sequence[str]) -> Trunk:
+    if spelling.is_timm:
+        return build_timm(spelling.timm_name, size_px, state)
+    if spelling.network in own_names():
+        return build_own(spelling.network, size_px, state)
+    trunk = build_torchvision(spelling.network, size_px, is_pretrained=state is not None, layers=layers)
+    if state is not None:
+        fill(spelling.network, trunk.network, fitted_to(trunk.network, state))
+    return trunk

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -16,27 +18,31 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from features_cache.files import publish
-from features_cache.recipe import digest_of
-from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone, build_backbone
-from featurize.settings import FeaturizeSettings
-from featurize.weights import load_state, sha256_of_state
+from features_cache.recipe import ADDED, Recipe, digest_of
+from featurize.backbones import Backbone, build_backbone
+from featurize.spelling import Spelling
+from featurize.state import load_state, sha256_of_state
 
 RANDOM_STATES = "random-weights"
 CALIBRATION_IMAGES = 64
 
 
-def random_backbone(name: str, settings: FeaturizeSettings, images: Callable[[], Tensor]) -> tuple[Backbone, str]:
+def random_backbone(name: str, recipe: Recipe, out: Path, inputs: Callable[[], Tensor]) -> tuple[Backbone, str]:
     """Build a seeded network and set its batch-norm statistics, or load those set before.
+
+    All taps of a network are of the same weights. An own network keeps those that it is built with.
 
     Parameters
     ----------
     name : str
-        The network.
-    settings : FeaturizeSettings
-        The seed fixes the weights with the name; size, channels and scale say what the statistics are of; they are kept
-        beside the cache.
-    images : callable
-        Gives the calibration images: float32 tensor, shape (n, 3, size_px, size_px), in [0, 1]. Asked only if needed.
+        The backbone, as spelled.
+    recipe : Recipe
+        Network and seed fix the weights; what it is given says what the statistics are of.
+    out : Path
+        Folder of the caches: statistics are kept beside them.
+    inputs : callable
+        Gives the calibration images as the network sees them, normalised: float32 tensor, shape (n, n_inputs, size_px, size_px).
+        Asked only if needed.
 
     Returns
     -------
@@ -44,15 +50,18 @@ def random_backbone(name: str, settings: FeaturizeSettings, images: Callable[[],
     sha256 : str
         Of all its weights and statistics.
     """
-    with _seeded(f"{settings.seed}/{name}"):
-        backbone = build_backbone(name, settings.size_px, None)
+    spelling = Spelling.parse(name)
+    with _seeded(f"{recipe.seed}/{spelling.network}"):
+        backbone = build_backbone(name, recipe.size_px, None, len(recipe.mean))
     norms = {key: module for key, module in backbone.named_modules() if isinstance(module, _BatchNorm)}
     if norms:
         # Other statistics for other inputs; the images are not in the name, so that an extended set loads the same.
-        inputs = digest_of([settings.size_px, settings.seed, list(settings.channels), settings.scale])[:8]
-        path = settings.out / RANDOM_STATES / f"{name}-{inputs}.safetensors"
+        seen: list[Any] = [recipe.size_px, recipe.seed, list(recipe.channels), recipe.scale]
+        more = recipe.to_json()
+        seen += [more[field] for field in sorted(ADDED) if field in more]
+        path = out / RANDOM_STATES / f"{spelling.file_stem}-{digest_of(seen)[:8]}.safetensors"
         if not path.is_file():
-            _set_statistics(backbone, list(norms.values()), images())
+            _set_statistics(backbone, list(norms.values()), inputs())
             state = {key: value for key, value in backbone.state_dict().items() if ".running_" in key}
             publish(path, [save(state)])
         # Loaded even by the process that wrote it: another may have come first.
@@ -67,14 +76,13 @@ def _seeded(text: str) -> Iterator[None]:
         yield
 
 
-def _set_statistics(backbone: Backbone, norms: Sequence[_BatchNorm], images: Tensor) -> None:
+def _set_statistics(backbone: Backbone, norms: Sequence[_BatchNorm], inputs: Tensor) -> None:
     """One pass in which the batch-norm layers, and they alone, are in training mode."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     for norm in norms:
         norm.train()
         norm.momentum = 1.0  # the statistics of this one pass, nothing remembered
     with torch.inference_mode():
-        backbone((images - mean) / std)
+        backbone(inputs)
     for norm in norms:
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.zero_()  # not kept in the file: a process that loads it must have the same state

@@ -1,4 +1,4 @@
-"""From the files of one image to the three planes that a network takes."""
+"""From the files of one image to its planes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from features_cache.errors import ImageChanged
 from features_cache.layout import HASH_BYTES
 from features_cache.sources import SourceFile, kept_mtime_ns
 from features_cache.status import Status
-from featurize.decode import BadImage, Decoded, decode, unit_range
+from featurize.bad_image import BadImage
+from featurize.decode import Decoded, decode
+from featurize.reading import Reading
+from featurize.unit_range import unit_range
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
@@ -25,7 +28,7 @@ class Loaded:
 
     Parameters
     ----------
-    pixels : float32 array, shape (height, width, 3)
+    pixels : float32 array, shape (height, width, n_planes)
         In [0, 1].
     content_hash : uint8 array, shape (16,)
         blake2b-128 of the bytes of all its files in order.
@@ -38,10 +41,17 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def load_image(
-    root: Path, sources: Sequence[SourceFile], channels: Sequence[str], *, scale: str, max_pixels: int
-) -> Loaded:
+def load_image(root: Path, sources: Sequence[SourceFile], reading: Reading) -> Loaded:
     """Read, hash, decode and stack the files of one image. Each file is read once.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the images.
+    sources : sequence of SourceFile
+        The image's files: one, or one a plane.
+    reading : Reading
+        Which planes there are, and by which rules they are read.
 
     Raises
     ------
@@ -50,9 +60,9 @@ def load_image(
     ImageChanged
         If a file is not the one that was planned.
     """
-    names = channels or ("",)
+    names = reading.planes if reading.by_file else ("",)
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
-    planes: list[Decoded] = []
+    found: list[Decoded] = []
     for channel, source in zip(names, sources, strict=True):
         where = f"channel {channel}: " if channel else ""
         if not source.path:
@@ -60,11 +70,19 @@ def load_image(
         raw = _read(root / source.path, source, where)
         digest.update(raw)
         try:
-            planes.append(decode(raw, suffix=Path(source.path).suffix, max_pixels=max_pixels))
+            found.append(
+                decode(
+                    raw,
+                    suffix=Path(source.path).suffix,
+                    max_pixels=reading.max_pixels,
+                    frame=reading.frame,
+                    n_planes=len(reading.planes) if reading.places else None,
+                )
+            )
         except BadImage as error:
             raise BadImage(error.status, where + error.reason) from error
-    notes = tuple(note for plane in planes for note in plane.notes)
-    pixels, more = _as_rgb(planes[0], scale) if len(planes) == 1 else _stacked(planes, names, scale)
+    notes = tuple(note for decoded in found for note in decoded.notes)
+    pixels, more = _stacked(found, names, reading) if reading.by_file else _of_one_file(found[0], reading)
     return Loaded(pixels, np.frombuffer(digest.digest(), np.uint8), (*notes, *more))
 
 
@@ -97,28 +115,31 @@ def _read(path: Path, source: SourceFile, where: str) -> bytes:
         raise BadImage(Status.UNREADABLE, f"{where}{error.strerror} (errno {error.errno})") from error
 
 
-def _as_rgb(plane: Decoded, scale: str) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    pixels = unit_range(plane.pixels, scale)
-    if pixels.ndim == 3:
+def _of_one_file(decoded: Decoded, reading: Reading) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    pixels = unit_range(decoded.pixels, reading.scale)
+    if reading.places or pixels.shape[2] == 3:
         return pixels, ()
-    return np.repeat(pixels[..., None], 3, axis=2), ("grey turned to RGB",)
+    return np.repeat(pixels, 3, axis=2), ("grey turned to RGB",)
 
 
 def _stacked(
-    planes: Sequence[Decoded], names: Sequence[str], scale: str
+    found: Sequence[Decoded], names: Sequence[str], reading: Reading
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Stack files of one channel each; numbers of all files are scaled together where percentiles are an image's."""
     notes: tuple[str, ...] = ()
-    greys: list[NDArray[np.float32]] = []
-    for plane, name in zip(planes, names, strict=True):
+    together = reading.scale.kind == "image"
+    planes: list[NDArray[np.float32]] = []
+    for decoded, name in zip(found, names, strict=True):
         try:
-            grey = unit_range(plane.pixels, scale)
+            plane = decoded.pixels.astype(np.float32) if together else unit_range(decoded.pixels, reading.scale)
         except BadImage as error:
             raise BadImage(error.status, f"channel {name}: {error.reason}") from error
-        if grey.ndim == 3:
-            grey = grey @ _LUMA
+        if plane.shape[2] == 3:
+            plane = (plane @ _LUMA)[..., None]
             notes = (*notes, "colour channel file turned to grey (BT.601)")
-        if greys and grey.shape != greys[0].shape:
-            found = f"channel {name} is {grey.shape[1]} x {grey.shape[0]}"
-            raise BadImage(Status.CHANNEL, f"{found}; channel {names[0]} is {greys[0].shape[1]} x {greys[0].shape[0]}")
-        greys.append(grey)
-    return np.stack(greys, axis=2), notes
+        if planes and plane.shape != planes[0].shape:
+            here, first = (f"{part.shape[1]} x {part.shape[0]}" for part in (plane, planes[0]))
+            raise BadImage(Status.CHANNEL, f"channel {name} is {here}; channel {names[0]} is {first}")
+        planes.append(plane)
+    stacked = np.concatenate(planes, axis=2)
+    return (unit_range(stacked, reading.scale) if together else stacked), notes

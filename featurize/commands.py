@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from features_cache.console import AsJson, Config, IgnoreUnlabelled, Overwrite, app, print_lines, say, split_list
+from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say
 from features_cache.progress import progress_bar
+from features_cache.shared_options import takes
+from featurize.options import what_is_computed, what_is_seen
 from featurize.settings import FeaturizeSettings
 
 _DEFAULTS = FeaturizeSettings()
@@ -17,76 +19,31 @@ _QUARANTINED = 4
 
 
 @app.command(epilog="Example: cli featurize --augment 6")
+@takes("network", what_is_computed, like="featurize")
+@takes("seen", what_is_seen, like="featurize")
 def featurize(
     ctx: typer.Context,
-    train_images: Annotated[Path, typer.Option(help="Folder of training images.")] = _DEFAULTS.train_images,
-    test_images: Annotated[Path, typer.Option(help="Folder of test images.")] = _DEFAULTS.test_images,
-    labels: Annotated[Path | None, typer.Option(help="CSV whose ids say which training images there are.")] = None,
-    sample: Annotated[Path | None, typer.Option(help="Sample submission: says which test images there are.")] = None,
-    id_column: Annotated[str | None, typer.Option(help="Column of ids in --labels.")] = None,
-    cells: Annotated[Path | None, typer.Option(help="Folder of crops by `cli cells`, instead of images.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the caches.")] = _DEFAULTS.out,
-    augment: Annotated[int, typer.Option(help="Augmented copies beside each image.")] = _DEFAULTS.augment,
-    tta: Annotated[int | None, typer.Option(help="The same for test images. (default: as --augment)")] = None,
-    backbone: Annotated[list[str], typer.Option(help="Networks; `cli backbones` lists them.")] = list(
-        _DEFAULTS.backbones
-    ),
-    weights: Annotated[list[str], typer.Option(help="imagenet, random, a folder, or NAME=FILE.")] = list(
-        _DEFAULTS.weights
-    ),
-    pattern: Annotated[str | None, typer.Option(help="Channel files: '{id}_{channel}.png'.")] = None,
-    channels: Annotated[list[str], typer.Option(help="Channels, in stacking order.")] = [],
-    scale: Annotated[str, typer.Option(help="Pixel value that becomes 1: dtype, or such as 4095.")] = _DEFAULTS.scale,
-    size: Annotated[int, typer.Option(help="Side of the networks' input, px.")] = _DEFAULTS.size_px,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = _DEFAULTS.device,
-    precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULTS.precision,
+    seen: dict[str, Any],
+    network: dict[str, Any],
+    normalise: Annotated[str, typer.Option(help="Whose pixel statistics: imagenet or dataset.")] = _DEFAULTS.normalise,
     batch_size: Annotated[str, typer.Option(help="Images read and committed together.")] = "auto",
-    workers: Annotated[str, typer.Option(help="Threads that read images.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of augmentation and random weights.")] = _DEFAULTS.seed,
-    dtype: Annotated[str, typer.Option(help="Number type in the cache: float16 or float32.")] = _DEFAULTS.storage,
-    max_bad: Annotated[float, typer.Option(help="Share of images that may be unusable.")] = _DEFAULTS.max_bad,
-    max_pixels: Annotated[int, typer.Option(help="Largest image that is decoded.")] = _DEFAULTS.max_pixels,
-    limit: Annotated[int | None, typer.Option(help="Only the first images of each split, by id.")] = None,
-    ignore_unlabelled: IgnoreUnlabelled = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its cost.")] = False,
     shard: Annotated[str | None, typer.Option(help="i/n: one of n processes that share the work.")] = None,
     repair: Annotated[
         bool, typer.Option("--repair", allow_from_autoenv=False, help="Compute damaged and unusable rows anew.")
     ] = False,
     overwrite: Overwrite = False,
-    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Pass every image and its augmented copies through frozen networks, and keep the vectors."""
     settings = FeaturizeSettings.from_options(
-        train_images=train_images,
-        test_images=test_images,
-        labels=labels,
-        sample=sample,
-        id_column=id_column,
-        cells=cells,
-        out=out,
-        augment=augment,
-        tta=tta,
-        backbones=split_list(backbone),
-        weights=split_list(weights),
-        pattern=pattern,
-        channels=split_list(channels),
-        scale=scale,
-        size_px=size,
-        device=device,
-        precision=precision,
+        **seen,
+        **network,
+        normalise=normalise,
         unit_images=batch_size,
-        n_workers=workers,
-        seed=seed,
-        storage=dtype,
-        max_bad=max_bad,
-        max_pixels=max_pixels,
-        limit=limit,
         shard=shard,
         repair=repair,
         overwrite=overwrite,
-        ignore_unlabelled=ignore_unlabelled,
     )
     from featurize import report, run, work
 
@@ -103,14 +60,42 @@ def featurize(
         raise typer.Exit(_QUARANTINED)
 
 
-@app.command(epilog="Example: cli backbones")
-def backbones(config: Config = None, as_json: AsJson = False) -> None:
-    """List the networks: columns, weights, licence, and whether their weights are on this machine."""
-    from featurize import report
-    from featurize.backbones import list_backbones
+@app.command(epilog="Example: cli views train00 --augment 6")
+@takes("seen", what_is_seen, like="featurize")
+def views(
+    ctx: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Images, as the cache names them; a row each.")],
+    seen: dict[str, Any],
+    out: Annotated[Path, typer.Option(help="The picture, a PNG.")] = Path("sheet.png"),
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw images as the networks see them: the image itself, then its augmented copies."""
+    from featurize import sheet
 
-    for line in report.backbone_lines(list_backbones(), as_json=as_json):
+    drawn = sheet.write_sheet(FeaturizeSettings.from_options(**seen), ids, out, replace=overwrite)
+    say(ctx, drawn.warnings)
+    print_lines([json.dumps(drawn.to_json())] if as_json else drawn.lines)
+    if drawn.bad:
+        raise typer.Exit(_QUARANTINED)
+
+
+@app.command(epilog="Example: cli backbones")
+def backbones(
+    ctx: typer.Context,
+    timm: Annotated[str | None, typer.Option(help="List timm's instead that match, such as 'resnet50*'.")] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the networks: columns, weights, licence, and whether their weights are on this machine."""
+    from featurize import backbone_list, report
+
+    if timm is not None:
+        print_lines(list(report.backbone_lines(backbone_list.list_timm(timm), as_json=as_json, name_width=60)))
+        return
+    for line in report.backbone_lines(backbone_list.list_backbones(), as_json=as_json):
         print_lines([line])
+    say(ctx, [backbone_list.HINT])
 
 
 @app.command(epilog="Example: cli merge --out features")

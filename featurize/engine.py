@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
-from featurize.augment import view_matrix, warp
-from featurize.backbones import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from featurize.augmentation import Augmentation
+from featurize.backbones import Backbone
+from featurize.blends import COLOURS
+from featurize.inputs import NetworkInput
 from featurize.precision import fold_batch_norm, lowered
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,10 +26,14 @@ class Engine:
     Parameters
     ----------
     backbones : mapping of str to Backbone
-        By the name of the block that each computes. They are moved and converted in place.
+        By the name of the block that each computes; blocks may share one. They are moved and converted in place.
     plan : Plan
-        Says device, micro-batch and threads, and in its recipes the arithmetic and the seed. Warp and normalisation are
-        float32 in any case.
+        Says device, micro-batch and threads, and in its recipes the arithmetic, the seed, and what each network is given. Views
+        and normalisation are float32 in any case.
+    augmentation : Augmentation
+        What makes the copies.
+    planes : tuple of str
+        Names of the planes of the images.
 
     Attributes
     ----------
@@ -36,26 +43,33 @@ class Engine:
         Views that go through at once: as many, unless the device's memory was too small.
     """
 
-    def __init__(self, backbones: Mapping[str, Backbone], plan: Plan) -> None:
+    def __init__(
+        self,
+        backbones: Mapping[str, Backbone],
+        plan: Plan,
+        augmentation: Augmentation,
+        planes: tuple[str, ...] = COLOURS,
+    ) -> None:
         execution, recipe = plan.execution, plan.blocks[0].recipe
         self.micro_batch = self.views_a_pass = execution.micro_batch
         self._device = torch.device(execution.device)
         self._seed = recipe.seed
+        self._augmentation = augmentation
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
         if execution.device == "cuda" and recipe.precision == "float32":
             # The recipe promises float32; TF32 keeps 10 bits of the mantissa.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+        recipes = {block.name: block.recipe for block in plan.blocks}
+        ready: dict[int, nn.Module] = {}
         with _device_losses(self._device):
-            self._networks = {
-                name: lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
-                .to(self._device)
-                .to(memory_format=torch.channels_last)
-                for name, backbone in backbones.items()
-            }
-            self._mean = torch.tensor(IMAGENET_MEAN, device=self._device).view(1, 3, 1, 1)
-            self._std = torch.tensor(IMAGENET_STD, device=self._device).view(1, 3, 1, 1)
+            for backbone in backbones.values():  # blocks may share one
+                if id(backbone) not in ready:
+                    fast = lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
+                    ready[id(backbone)] = fast.to(self._device).to(memory_format=torch.channels_last)
+            self._networks = {name: ready[id(backbone)] for name, backbone in backbones.items()}
+            self._inputs = {name: NetworkInput(recipes[name], planes, self._device) for name in backbones}
 
     def features(
         self, images: Tensor, ids: Sequence[str], views: Sequence[int], blocks: Sequence[str] | None = None
@@ -64,14 +78,14 @@ class Engine:
 
         Parameters
         ----------
-        images : float32 tensor, shape (n, 3, side, side)
-            The resized image of each view, in [0, 1]; n at most the micro-batch.
+        images : float32 tensor, shape (n, n_planes, side, side)
+            The square image of each view, in [0, 1]; n at most the micro-batch.
         ids : sequence of str, length n
             The image of each view.
         views : sequence of int, length n
             Which view it is.
         blocks : sequence of str, optional
-            Which networks compute; all unless given.
+            Which networks compute, all of one square; all there are unless given.
 
         Returns
         -------
@@ -81,7 +95,7 @@ class Engine:
         while True:
             try:
                 with _device_losses(self._device):
-                    return self._vectors(self._batch(images, ids, views), names)[: len(images)]
+                    return self._vectors(self.make_views(images, ids, views), names)[: len(images)]
             except RuntimeError as error:
                 if isinstance(error, DeviceLost) or not _is_out_of_memory(error):
                     raise
@@ -93,28 +107,32 @@ class Engine:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _batch(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
-        """Make views, normalise them, and pad them to the one shape that the networks are given."""
-        normalised = (self.make_views(images, ids, views) - self._mean) / self._std
-        padded = normalised.new_zeros((self.micro_batch, *normalised.shape[1:]))
-        padded[: len(normalised)] = normalised
+    def _vectors(self, views: Tensor, names: Sequence[str]) -> Tensor:
+        """Run networks on views, in pieces where the device's memory was too small before."""
+        made: dict[tuple[Any, ...], list[Tensor]] = {}
+        columns = []
+        with torch.inference_mode():
+            for name in names:
+                wanted = self._inputs[name]
+                if wanted.key not in made:
+                    made[wanted.key] = [self._padded(crop) for crop in wanted.of(views)]
+                network = self._networks[name]
+                crops = [
+                    torch.cat([network(piece) for piece in batch.split(self.views_a_pass)])  # type: ignore[no-untyped-call]
+                    for batch in made[wanted.key]
+                ]
+                columns.append(crops[0] if len(crops) == 1 else torch.stack(crops).mean(dim=0))
+        return torch.cat(columns, dim=1).cpu()
+
+    def _padded(self, batch: Tensor) -> Tensor:
+        """Pad to the one shape that the networks are given."""
+        padded = batch.new_zeros((self.micro_batch, *batch.shape[1:]))
+        padded[: len(batch)] = batch
         return padded.contiguous(memory_format=torch.channels_last)
 
-    def _vectors(self, batch: Tensor, names: Sequence[str]) -> Tensor:
-        """Run networks on a batch, in pieces where the device's memory was too small before."""
-        with torch.inference_mode():
-            pieces = [
-                torch.cat([self._networks[name](piece) for name in names], dim=1).cpu()
-                for piece in batch.split(self.views_a_pass)  # type: ignore[no-untyped-call]
-            ]
-        return torch.cat(pieces)
-
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
-        """Warp each image to its view; shapes as in :meth:`features`, the result on the device and not normalised."""
-        matrices = [
-            torch.from_numpy(view_matrix(self._seed, name, view)) for name, view in zip(ids, views, strict=True)
-        ]
-        return warp(images.to(self._device), torch.stack(matrices).to(self._device), [view == 0 for view in views])
+        """Make of each image its view; shapes as in :meth:`features`, the result on the device and not normalised."""
+        return self._augmentation.views(images.to(self._device), self._seed, ids, views)
 
 
 @contextlib.contextmanager

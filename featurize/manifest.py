@@ -12,11 +12,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from features_cache.errors import ImagesMissing, OptionError, TableError, UnsafePath, listed
+from features_cache.errors import ImagesMissing, TableError, UnsafePath, listed
 from features_cache.layout import MOST_ID_BYTES
 from features_cache.sources import SourceFile, Sources, kept_mtime_ns
 from features_cache.tables import read_table, require_column
 from features_cache.texts import Texts
+from featurize.blends import COLOURS
+from featurize.channel_files import channel_sets
 from featurize.nothing_found import ARCHIVES, EXTENSIONS, nothing_found
 
 Extra = Literal["error", "ignore", "ignore both"]
@@ -35,6 +37,8 @@ class Manifest:
         Sorted; no two equal.
     sources : Sources
         Each image's files in channel order; an empty path where a channel file is missing.
+    planes : tuple of str
+        Names of an image's planes.
     warnings : tuple of str
         What the user should know.
     """
@@ -42,6 +46,7 @@ class Manifest:
     root: Path
     ids: Texts
     sources: Sources
+    planes: tuple[str, ...] = COLOURS
     warnings: tuple[str, ...] = ()
 
     def first(self, n_images: int | None) -> Manifest:
@@ -125,7 +130,7 @@ def list_images(
     *,
     ids: WantedIds | None,
     pattern: str | None = None,
-    channels: Sequence[str] = (),
+    planes: Sequence[str] = (),
     extra: Extra = "error",
 ) -> Manifest:
     """Find the files of every image.
@@ -138,8 +143,8 @@ def list_images(
         The images wanted. All files unless given.
     pattern : str, optional
         Name of a channel file, such as ``{id}_{channel}.png``; then an image has one file a channel.
-    channels : sequence of str
-        Channel names in stacking order; needed with ``pattern``.
+    planes : sequence of str
+        Names of an image's planes, in order. Unless given, the channels that ``pattern`` finds, or red, green and blue.
     extra : {"error", "ignore", "ignore both"}
         What an image without a row gets; with ``"ignore both"`` a row without an image is left out too.
 
@@ -152,11 +157,14 @@ def list_images(
     ImagesMissing
         If the folder has no image, or an id has none, or (``extra="error"``) an image has no id.
     OptionError
-        If pattern and channels do not fit together.
+        If the pattern cannot be used, or finds too many channels.
     UnsafePath
         If a file is a link out of the folder, or not a regular file.
     """
-    found = _channel_sets(root, pattern, channels) if pattern else _single_files(root)
+    if pattern:
+        found, named = channel_sets(root, ((_escaped(path), path) for path in _walk(root)), pattern, planes)
+    else:
+        found, named = _single_files(root), tuple(planes) or COLOURS
     if not found:
         raise nothing_found(root, pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
@@ -168,7 +176,7 @@ def list_images(
         )
         raise TableError(msg)
     sources = Sources([_source(root, path) for path in chosen[image_id]] for image_id in order)
-    return Manifest(root=root, ids=Texts(order), sources=sources, warnings=warnings)
+    return Manifest(root=root, ids=Texts(order), sources=sources, planes=named, warnings=warnings)
 
 
 def _escaped(path: Path) -> str:
@@ -241,47 +249,6 @@ def _single_files(root: Path) -> dict[str, tuple[Path | None, ...]]:
             raise ImagesMissing(msg)
         found[_escaped(path)] = (path,)
     return found
-
-
-def compile_pattern(pattern: str, channels: Sequence[str]) -> re.Pattern[str]:
-    """Turn ``{id}_{channel}.png`` into an expression with the groups ``id`` and ``channel``.
-
-    Raises
-    ------
-    OptionError
-        If a placeholder is missing or double, or no channel is named.
-
-    Examples
-    --------
-    >>> compile_pattern("{id}_{channel}.png", ["er"]).fullmatch("a_b_er.png")["id"]
-    'a_b'
-    """
-    pieces = re.split(r"(\{id\}|\{channel\})", pattern)
-    if pieces.count("{id}") != 1 or pieces.count("{channel}") != 1 or not channels:
-        msg = (
-            f"--pattern {pattern!r} with --channels {','.join(channels)!r}; expected one {{id}}, one {{channel}} and the "
-            f"channels' names: --pattern '{{id}}_{{channel}}.png' --channels nucleus,microtubules,er"
-        )
-        raise OptionError(msg)
-    if len(set(channels)) != len(channels):
-        msg = f"--channels names one twice: {','.join(channels)}"
-        raise OptionError(msg)
-    either = "|".join(re.escape(name) for name in channels)
-    groups = {"{id}": "(?P<id>.+)", "{channel}": f"(?P<channel>{either})"}
-    return re.compile("".join(groups.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
-
-
-def _channel_sets(root: Path, pattern: str, channels: Sequence[str]) -> dict[str, tuple[Path | None, ...]]:
-    expression = compile_pattern(pattern, channels)
-    sets: dict[str, dict[str, Path]] = defaultdict(dict)
-    for path in _walk(root):
-        whole = _escaped(path)
-        folder, _, name = ("", "", whole) if "/" in pattern else whole.rpartition("/")
-        match = expression.fullmatch(name)
-        if match:
-            image_id = f"{folder}/{match['id']}" if folder else match["id"]
-            sets[image_id][match["channel"]] = path
-    return {image_id: tuple(files.get(channel) for channel in channels) for image_id, files in sets.items()}
 
 
 def _join(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,9 +19,11 @@ from features_cache.layout import Rows
 from features_cache.plan import Plan
 from features_cache.recipe import Block
 from features_cache.status import Status
+from featurize.bad_image import BadImage
 from featurize.channels import Loaded, load_image
-from featurize.decode import BadImage
 from featurize.engine import Engine
+from featurize.geometry import Square, square_of, to_square
+from featurize.reading import Reading
 
 _FLOAT16_MAX = 65504.0
 
@@ -35,17 +37,21 @@ class ImageReader:
         Folder of the images.
     plan : Plan
         Which images.
-    max_pixels : int
-        Largest image that is decoded.
+    reading : Reading
+        How they are read.
+    squares : collection of Square
+        Into which each is fitted.
     n_workers : int
         Threads.
     """
 
-    def __init__(self, root: Path, plan: Plan, *, max_pixels: int, n_workers: int) -> None:
+    def __init__(
+        self, root: Path, plan: Plan, reading: Reading, squares: Collection[Square], *, n_workers: int
+    ) -> None:
         self._root = root
         self._plan = plan
-        self._recipe = plan.blocks[0].recipe
-        self._max_pixels = max_pixels
+        self._reading = reading
+        self._squares = squares
         self._n_workers = n_workers
 
     def units(self, wanted: Iterable[Unit]) -> Iterator[tuple[Unit, list[ResizedImage | BadImage | None]]]:
@@ -77,58 +83,33 @@ class ImageReader:
 
     def _one(self, row: int) -> ResizedImage | BadImage:
         try:
-            loaded = load_image(
-                self._root,
-                self._plan.sources[row],
-                self._recipe.channels,
-                scale=self._recipe.scale,
-                max_pixels=self._max_pixels,
-            )
+            loaded = load_image(self._root, self._plan.sources[row], self._reading)
         except BadImage as error:
             return error
-        return ResizedImage(loaded, self._recipe.size_px)
+        return ResizedImage(loaded, self._squares)
 
 
 class ResizedImage:
-    """An image at the networks' size.
+    """An image in the squares that networks' views are made of.
 
     Parameters
     ----------
     loaded : Loaded
         Pixels of any size.
-    size_px : int
-        Side of the result.
+    squares : collection of Square
 
     Attributes
     ----------
-    pixels : float32 tensor, shape (3, size_px, size_px)
+    pixels : dict of Square to float32 tensor, shape (n_planes, side_px, side_px)
         In [0, 1].
     content_hash : uint8 array, shape (16,)
     notes : tuple of str
     """
 
-    def __init__(self, loaded: Loaded, size_px: int) -> None:
-        self.pixels = resize(loaded.pixels, size_px)
+    def __init__(self, loaded: Loaded, squares: Collection[Square]) -> None:
+        self.pixels = {square: to_square(loaded.pixels, square) for square in squares}
         self.content_hash = loaded.content_hash
         self.notes = loaded.notes
-
-
-def resize(pixels: NDArray[np.float32], size_px: int) -> Tensor:
-    """Resize to a square, bilinear with antialiasing; the aspect is not kept.
-
-    Parameters
-    ----------
-    pixels : float32 array, shape (height, width, 3)
-    size_px : int
-
-    Returns
-    -------
-    float32 tensor, shape (3, size_px, size_px)
-    """
-    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return torch.nn.functional.interpolate(
-        image[None], size=(size_px, size_px), mode="bilinear", antialias=True, align_corners=False
-    )[0]
 
 
 def compute_unit(
@@ -179,12 +160,12 @@ def compute_unit(
         else:
             hashes[index] = image.content_hash
             notes.update(set(image.notes))
-    for blocks, cells in _by_blocks(plan, unit.missing & np.equal(status, Status.GOOD)[:, None, None]):
+    for square, blocks, cells in _by_blocks(plan, unit.missing & np.equal(status, Status.GOOD)[:, None, None]):
         columns = np.concatenate([np.arange(block.start, block.stop) for block in blocks])
         for first in range(0, len(cells), engine.micro_batch):
             check_stop()
             here = cells[first : first + engine.micro_batch]
-            pixels = torch.stack([_pixels(images[index]) for index, _ in here])
+            pixels = torch.stack([_pixels(images[index], square) for index, _ in here])
             vectors = engine.features(
                 pixels, [ids[index] for index, _ in here], [view for _, view in here], [block.name for block in blocks]
             )
@@ -198,18 +179,23 @@ def _is_another(image: ResizedImage | BadImage, content_hash: NDArray[np.uint8])
     return isinstance(image, BadImage) or not np.array_equal(image.content_hash, content_hash)
 
 
-def _by_blocks(plan: Plan, missing: NDArray[np.bool_]) -> list[tuple[list[Block], list[tuple[int, int]]]]:
-    """Group the missing cells (image, view, block) by the blocks that an (image, view) lacks."""
+def _by_blocks(plan: Plan, missing: NDArray[np.bool_]) -> Iterator[tuple[Square, list[Block], list[tuple[int, int]]]]:
+    """Group the missing cells (image, view, block) by the blocks that an (image, view) lacks, and these by their square."""
     groups: dict[tuple[bool, ...], list[tuple[int, int]]] = {}
     for index, view in np.argwhere(missing.any(axis=2)).tolist():
         groups.setdefault(tuple(missing[index, view].tolist()), []).append((index, view))
-    return [(list(itertools.compress(plan.blocks, lacks)), cells) for lacks, cells in groups.items()]
+    for lacks, cells in groups.items():
+        by_square: dict[Square, list[Block]] = {}
+        for block in itertools.compress(plan.blocks, lacks):
+            by_square.setdefault(square_of(block.recipe), []).append(block)
+        for square, blocks in by_square.items():
+            yield square, blocks, cells
 
 
-def _pixels(image: ResizedImage | BadImage | None) -> Tensor:
+def _pixels(image: ResizedImage | BadImage | None, square: Square) -> Tensor:
     if not isinstance(image, ResizedImage):
         raise TypeError(image)
-    return image.pixels
+    return image.pixels[square]
 
 
 def _quarantine_unstorable(

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from features_cache.errors import OptionError
+from featurize.backbones import Backbone
+
+# They read their layers' weights instead of calling the layers.
+_READS_WEIGHTS = nn.MultiheadAttention | nn.TransformerEncoderLayer
 
 
 class _Half(nn.Module):
@@ -18,7 +25,14 @@ class _Half(nn.Module):
         self._dtype = dtype
 
     def forward(self, values: Tensor) -> Tensor:
-        return self.inner(values.to(self._dtype)).float()  # type: ignore[no-any-return]
+        try:
+            return self.inner(values.to(self._dtype)).float()  # type: ignore[no-any-return]
+        except RuntimeError as error:
+            # So torch calls them; a network may hold tensors of its own that nobody converted.
+            if not re.search("BFloat16|Half", str(error)):
+                raise
+            msg = f"a network cannot compute in {self._dtype} ({str(error).splitlines()[0]}); type --precision float32"
+            raise OptionError(msg) from error
 
 
 def lowered(network: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -51,17 +65,22 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """Fold each batch norm into the convolution before it, where the two follow one another in an ``nn.Sequential``, in place.
 
     In evaluation mode a batch norm is a scale and a shift; folded, the features move in the last bits and a mobilenet_v2
-    takes half the time.
+    takes half the time. A convolution whose output is tapped stays as it is.
     """
-    for child in module.children():
-        fold_batch_norm(child)
+    _fold(module, "", module.layers if isinstance(module, Backbone) else frozenset())
+    return module
+
+
+def _fold(module: nn.Module, place: str, tapped: frozenset[str]) -> None:
+    for name, child in module.named_children():
+        _fold(child, f"{place}{name}.", tapped)
     if isinstance(module, nn.Sequential):
         layers = list(module.named_children())
         for (name, layer), (next_name, next_layer) in itertools.pairwise(layers):
-            if isinstance(layer, nn.Conv2d) and isinstance(next_layer, nn.BatchNorm2d):
+            # Of these very classes: one derived from them may standardise its weights, or apply a ReLU after the norm.
+            if type(layer) is nn.Conv2d and type(next_layer) is nn.BatchNorm2d and f"{place}{name}" not in tapped:
                 setattr(module, name, fuse_conv_bn_eval(layer, next_layer))
                 setattr(module, next_name, nn.Identity())
-    return module
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
@@ -75,5 +94,5 @@ def _lower_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:
         )
         if dense:
             setattr(module, name, _Half(child, dtype))
-        else:
+        elif not isinstance(child, _READS_WEIGHTS | _Half):
             _lower_dense_layers(child, dtype)

@@ -25,12 +25,13 @@ from features_cache.plan import Execution, Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import digest_of
 from features_cache.status import Status
+from featurize.bad_image import BadImage
 from featurize.channels import hash_image, load_image
-from featurize.decode import BadImage
+from featurize.reading import Reading
 
 _SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
 _SPLITS = {"train", "test"}
-_LIBRARIES = ("torch", "torchvision", "numpy", "h5py", "pillow", "safetensors")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "safetensors")
 
 
 def write_quarantine(path: Path, plan: Plan, ledger: Ledger) -> None:
@@ -68,7 +69,7 @@ def write_provenance(
         The cache.
     plan : Plan
     weights : mapping of str to str
-        The weights file of each block; of blocks that are not in it, what an earlier record said, or the file's hash.
+        File, place on the hub and licence of each block's weights; of blocks that are not in it, what an earlier record said, or the file's hash.
     n_computed : int
         Images that the last run computed.
     wall_s : float or None
@@ -135,7 +136,7 @@ def _sources_digest(plan: Plan) -> str:
     return digest_of([[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in plan.sources])
 
 
-def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -> NDArray[np.bool_]:
+def changed_rows(cache: FeatureCache, root: Path, plan: Plan, reading: Reading) -> NDArray[np.bool_]:
     """Find images that are no longer those that a cache was made from.
 
     Names, sizes and times are compared first, as one digest; only where they differ are the files read, and only a changed
@@ -149,8 +150,8 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -
         Folder of the images.
     plan : Plan
         What would be computed now.
-    max_pixels : int
-        Largest image that would be decoded.
+    reading : Reading
+        How images are read.
 
     Returns
     -------
@@ -159,7 +160,6 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -
     known = _provenance(cache.path)
     if cache.ids == plan.ids and known.get(_SOURCES) == _sources_digest(plan):
         return np.zeros(cache.n_images, bool)
-    recipe = plan.blocks[0].recipe
     sources = dict(zip(plan.ids, plan.sources, strict=True))
 
     def is_changed(row: int) -> bool:
@@ -167,7 +167,7 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int) -
         try:
             if cache.content_hash[row].any():
                 return not np.array_equal(hash_image(root, files), cache.content_hash[row])
-            load_image(root, files, recipe.channels, scale=recipe.scale, max_pixels=max_pixels)
+            load_image(root, files, reading)
         except BadImage:
             return bool(cache.good[row])
         return True

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from features_cache.recipe import RANDOM_WEIGHTS
-from featurize.backbones import BackboneEntry
+from featurize.backbone_list import BackboneEntry
+from featurize.origin import licence_warnings
 from featurize.summary import Summary
 from featurize.work import Work, seconds_per_view
 
@@ -36,7 +37,8 @@ def estimate(work: Work) -> dict[str, Any]:
         {
             "backbone": network.block.name,
             "columns": network.block.columns,
-            "file": str(network.file) if network.file else "random",
+            "file": str(network.origin.file) if network.origin.file else network.origin.words,
+            "licence": network.origin.licence,
             "sha256": network.block.recipe.weights_sha256,
             "precision": network.block.recipe.precision,
         }
@@ -47,6 +49,7 @@ def estimate(work: Work) -> dict[str, Any]:
         "weights": weights,
         "views_per_s": round(1 / per_view_s, 2),
         "random_weights": work.random_weights,
+        "warnings": licence_warnings(network.origin for network in work.networks),
     }
 
 
@@ -59,9 +62,11 @@ def estimate_lines(estimated: dict[str, Any]) -> list[str]:
             f"{plan['n_bytes'] / 1e6:.1f} MB on disk, about {_duration(plan['seconds'])} at {estimated['views_per_s']:g} views/s"
         )
     lines += [
-        f"{entry['backbone']}: {entry['columns']} columns, {entry['precision']}, {entry['file']}, sha256 {entry['sha256']}"
+        f"{entry['backbone']}: {entry['columns']} columns, {entry['precision']}, "
+        f"{', '.join(filter(None, (entry['file'], entry['licence'])))}, sha256 {entry['sha256']}"
         for entry in estimated["weights"]
     ]
+    lines += [f"warning: {text}" for text in estimated["warnings"]]
     return [*lines, "nothing was computed (--dry-run)"]
 
 
@@ -92,22 +97,33 @@ def summary_lines(summary: Summary) -> list[str]:
     return [*lines, RANDOM_WEIGHTS] if summary.random_weights else lines
 
 
-def backbone_lines(entries: Iterable[BackboneEntry], *, as_json: bool) -> Iterator[str]:
+def backbone_lines(entries: Iterable[BackboneEntry], *, as_json: bool, name_width: int = 20) -> Iterator[str]:
     """Lay out the list of networks, a line each, as they become known."""
-    layout = "{name:<20} {columns:>7} {here:<5} {size_mb:>8} {licence:<14} {file}"
+    layout = f"{{name:<{name_width}}} " + "{columns:>7} {size_px:>4} {here:<5} {size_mb:>8} {licence:<14} {weights}"
     if not as_json:
         yield layout.format(
-            name="name", columns="columns", here="here", size_mb="MB", licence="licence", file="ImageNet weights"
+            name="name",
+            columns="columns",
+            size_px="px",
+            here="here",
+            size_mb="MB",
+            licence="licence",
+            weights="weights",
         )
     for entry in entries:
         fields = dataclasses.asdict(entry)
         if as_json:
             yield json.dumps(fields)
         else:
-            here = "yes" if entry.here else "no"
-            yield layout.format_map(
-                fields | {"here": here, "size_mb": f"{entry.size_mb:.1f}", "licence": entry.licence[:14]}
-            )
+            told = {
+                "columns": entry.columns or "-",  # of a network that is not built for a list
+                "size_px": entry.size_px or "-",
+                "here": "yes" if entry.here else "no",
+                "size_mb": "-" if entry.size_mb is None else f"{entry.size_mb:.1f}",
+                "licence": entry.licence[:14] or "-",
+                "weights": entry.fault or entry.file or entry.weights,
+            }
+            yield layout.format_map(fields | told)
 
 
 def _duration(seconds: float) -> str:

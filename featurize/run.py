@@ -23,8 +23,11 @@ from features_cache.writer import enter_all
 from featurize.backbones import Backbone
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
+from featurize.geometry import square_of
+from featurize.origin import licence_warnings
 from featurize.pipeline import ImageReader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes
+from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
@@ -54,20 +57,30 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
         As drawn in ``features_cache/errors.py``; whatever was committed stays.
     """
     with stop_on_signals() as flag:
-        work = plan_work(settings)
+        work = plan_work(settings, _stoppable(flag, progress))
         jobs = [
-            _Job(split, settings.out / f"{split}.h5", manifest.root, work.plans[split], settings, flag, progress)
+            _Job(
+                split,
+                settings.out / f"{split}.h5",
+                manifest.root,
+                work.plans[split],
+                work.reading,
+                settings,
+                flag,
+                progress,
+            )
             for split, manifest in work.manifests.items()
         ]
         for job in jobs:
             tidy_up(job.path)
         to_do = _jobs_to_do(jobs)
         for job in to_do:  # what speaks against the test images is said before the training images cost hours
-            with look(job.path, job.root, job.wanted, job.settings):
+            with look(job.path, job.root, job.wanted, job.reading, job.settings):
                 pass
         splits = tuple(_featurize_split(job, work) for job in to_do)
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
     warnings += _not_as_asked(work, splits, settings.splits)
+    warnings += licence_warnings(network.origin for network in work.networks)
     warnings += same_bytes([split.path for split in splits if not split.n_waiting])
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
 
@@ -92,9 +105,18 @@ class _Job:
     path: Path
     root: Path
     wanted: Plan
+    reading: Reading
     settings: FeaturizeSettings
     flag: StopFlag
     progress: Progress
+
+
+def _stoppable(flag: StopFlag, progress: Progress) -> Progress:
+    def tell(what: str, n_done: int, n_all: int) -> None:
+        flag.check()
+        progress(what, n_done, n_all)
+
+    return tell
 
 
 def _jobs_to_do(jobs: list[_Job]) -> list[_Job]:
@@ -131,7 +153,7 @@ def _is_owed(job: _Job) -> bool:
 
 def _is_complete(job: _Job) -> bool:
     try:
-        with look(job.path, job.root, job.wanted, _kept(job).settings) as standing:
+        with look(job.path, job.root, job.wanted, job.reading, _kept(job).settings) as standing:
             return standing.is_complete
     except PermafeatError:
         return False
@@ -140,7 +162,7 @@ def _is_complete(job: _Job) -> bool:
 def _featurize_split(job: _Job, work: Work) -> SplitSummary:
     began = time.monotonic()
     job.flag.check()
-    with look(job.path, job.root, job.wanted, job.settings) as standing:
+    with look(job.path, job.root, job.wanted, job.reading, job.settings) as standing:
         if standing.is_complete:
             job.progress(job.split, len(standing.plan.ids), len(standing.plan.ids))
             return _summary(job, n_computed=0, began=began, notes=Counter())
@@ -167,7 +189,7 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
         return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
     enter_all(ledger, parts, held)
     _require_few(ledger, job.settings.max_bad, plan, job.root)
-    weights = {network.block.name: network.file.name if network.file else "random" for network in work.networks}
+    weights = {network.block.name: network.origin.provenance for network in work.networks}
     finish(
         job.path,
         parts,
@@ -195,8 +217,11 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     n_computed = 0
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
-    reader = ImageReader(job.root, plan, max_pixels=job.settings.max_pixels, n_workers=n_workers)
-    engine = Engine({name: backbones[name] for name in held.missing_blocks()}, plan)
+    missing_blocks = held.missing_blocks()
+    squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing_blocks}
+    reader = ImageReader(job.root, plan, job.reading, squares, n_workers=n_workers)
+    networks = {name: backbones[name] for name in missing_blocks}
+    engine = Engine(networks, plan, job.settings.augmentation, job.reading.planes)
     for unit, images in reader.units(missing):
         rows = compute_unit(plan, unit, images, engine, job.flag.check)
         fault = None if ledger.done or plan.anew else first_unit_fault(rows, is_begun=bool(plan.base))

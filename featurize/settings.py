@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any, Self
 
 from features_cache.errors import OptionError, did_you_mean, listed
-from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Storage
+from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
+from featurize.augmentation import FLIPS_AND_TURNS, Augmentation
+from featurize.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
+from featurize.channel_files import compile_pattern
+from featurize.scale import SCALE_BY_TYPE, Scale
 
 # Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
 DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
 TRAINED_SIZE_PX = 224
 MAX_PIXELS = 100_000_000
-SCALE_BY_TYPE = "dtype"
+FITS = ("stretch", "crop", "pad")
+_FLAGS = {"unit_images": "batch-size", "n_workers": "workers", "size_px": "size", "resize_px": "resize"}
+STATISTICS: tuple[Statistics, ...] = ("imagenet", "dataset")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +43,32 @@ class FeaturizeSettings:
         Augmented copies beside each image.
     tta : int or None
         The same for test images; as ``augment`` unless given.
+    augmentation : Augmentation
+        What makes the copies.
     backbones : tuple of str
         Networks, in the order of their columns.
     weights : tuple of str
         ``imagenet``, ``random``, a folder, or ``NAME=FILE``.
     pattern : str or None
         Name of a channel file.
+    planes : tuple of str
+        Names of an image's planes: channel files, or pages and samples of a file. Found unless given.
     channels : tuple of str
-        Channels, in stacking order.
+        How they reach the networks; see :func:`featurize.blends.parse_blends`.
+    frame : int or None
+        Which page of each file is read, from 0.
     scale : str
-        The stored value that becomes 1 for the networks, or ``dtype``: the largest of the file's number type.
-    size_px : int
-        Side of the networks' input.
+        Which stored values become 0 and 1; see :class:`featurize.scale.Scale`.
+    normalise : {"imagenet", "dataset"}
+        Whose pixels' mean and standard deviation normalise: those that a network was trained on, or this data set's training images.
+    size_px : int or None
+        Side of the networks' input; what each was trained on unless given.
+    fit : {"stretch", "crop", "pad"}
+        How an image becomes a square.
+    resize_px : int or None
+        Side of that square; as the networks' input unless given.
+    crops : int
+        1 or 5 squares of the networks' size whose vectors are averaged.
     device, precision : str
         Where and in which arithmetic the networks run.
     unit_images, n_workers : int or None
@@ -87,12 +107,19 @@ class FeaturizeSettings:
     out: Path = Path("features")
     augment: int = 0
     tta: int | None = None
+    augmentation: Augmentation = FLIPS_AND_TURNS
     backbones: tuple[str, ...] = DEFAULT_BACKBONES
     weights: tuple[str, ...] = ("imagenet",)
     pattern: str | None = None
+    planes: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    frame: int | None = None
     scale: str = SCALE_BY_TYPE
-    size_px: int = TRAINED_SIZE_PX
+    normalise: Statistics = "imagenet"
+    size_px: int | None = None
+    fit: str = "stretch"
+    resize_px: int | None = None
+    crops: int = 1
     device: str = "auto"
     precision: str = "auto"
     unit_images: int | None = None
@@ -117,19 +144,22 @@ class FeaturizeSettings:
             "max_pixels": 1,
             "seed": 0,
             "size_px": 8,
+            "resize_px": 8,
+            "frame": 0,
         }
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
-                flag = {"unit_images": "batch-size", "n_workers": "workers", "size_px": "size"}.get(
-                    name, name.replace("_", "-")
-                )
+                flag = _FLAGS.get(name, name.replace("_", "-"))
                 msg = f"--{flag} is {value}; expected {bound} or more"
                 raise OptionError(msg)
         words = {
             "device": (self.device, ("auto", "cpu", "cuda", "mps")),
             "precision": (self.precision, ("auto", *PRECISIONS)),
             "dtype": (self.storage, STORAGE_TYPES),
+            "fit": (self.fit, FITS),
+            "normalise": (self.normalise, STATISTICS),
+            "crops": (str(self.crops), ("1", "5")),
         }
         for flag, (word, known) in words.items():
             if word not in known:
@@ -138,22 +168,35 @@ class FeaturizeSettings:
         if not 0 <= self.max_bad <= 1:
             msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
             raise OptionError(msg)
-        if self.scale != SCALE_BY_TYPE and not (self.scale.isascii() and self.scale.isdecimal() and int(self.scale)):
-            msg = (
-                f"--scale is {self.scale!r}; expected {SCALE_BY_TYPE}, or the stored value that becomes 1, such as 4095"
-            )
-            raise OptionError(msg)
+        Scale.parse(self.scale)
         doubled = sorted({name for name in self.backbones if self.backbones.count(name) > 1})
         if doubled or not self.backbones:
             msg = f"--backbone names {listed(doubled)} twice" if doubled else "--backbone names no network"
             raise OptionError(msg)
+        self.augmentation.require_terms(max(self.augment, self.n_test_copies))
         _check_shard(self.shard, overwrite=self.overwrite)
-        if self.channels and self.pattern is None:
-            msg = "--channels needs --pattern, such as '{id}_{channel}.png'"
+        self._check_channels()
+        self._check_geometry()
+
+    def _check_channels(self) -> None:
+        if self.pattern is not None:
+            compile_pattern(self.pattern)
+        if planes := self.named_planes or (() if self.pattern else COLOURS):
+            parse_blends(self.channels, planes)
+
+    def _check_geometry(self) -> None:
+        if self.resize_px is not None and self.size_px is not None and self.resize_px < self.size_px:
+            msg = f"--resize {self.resize_px} with --size {self.size_px}; expected at least as much as is cut from it"
             raise OptionError(msg)
-        if len(self.channels) not in {0, 1, 3}:
-            msg = f"--channels names {len(self.channels)} ({','.join(self.channels)}); the networks take three, or one as grey"
+        if self.crops > 1 and self.resize_px is None:
+            msg = f"--crops {self.crops} cuts squares from a larger one: add --resize, such as --resize 256 with --size 224"
             raise OptionError(msg)
+
+    @property
+    def named_planes(self) -> tuple[str, ...]:
+        """The planes that are known before an image is looked at; empty where all channel files count."""
+        every = {EACH, ADAPT} & set(self.channels)
+        return self.planes or (named_channels(self.channels) if self.pattern and not every else ())
 
     @property
     def splits(self) -> tuple[str, str]:

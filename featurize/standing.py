@@ -13,7 +13,9 @@ from features_cache.errors import CacheError, ImageChanged, OutputExists, Recipe
 from features_cache.extend import Held, extended_plan
 from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
+from features_cache.recipe import IMPORTED
 from featurize.provenance import changed_rows, execution_of
+from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 
 WAYS_OUT = "Type --overwrite to compute it anew, or choose another --out"
@@ -48,7 +50,7 @@ class Standing:
 
 
 @contextlib.contextmanager
-def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> Iterator[Standing]:
+def look(path: Path, root: Path, wanted: Plan, reading: Reading, settings: FeaturizeSettings) -> Iterator[Standing]:
     """Look at what is there, with the cache open for as long as the block runs.
 
     Parameters
@@ -59,6 +61,8 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         Folder of the images.
     wanted : Plan
         What is asked for.
+    reading : Reading
+        How images are read.
     settings : FeaturizeSettings
 
     Raises
@@ -79,11 +83,14 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         msg = str(error) if "--overwrite" in str(error) else f"{error}. {WAYS_OUT}"
         raise OutputExists(msg) from error
     with cache:
+        if all(block.recipe.decoding == IMPORTED for block in cache.blocks):
+            msg = f"{path}: holds only features that were made elsewhere, of unknown images. Featurize into another --out, and import them there"
+            raise OutputExists(msg)
         plan = extended_plan(cache, wanted, WAYS_OUT)
         plan = dataclasses.replace(
             plan,
             execution=execution_of(path, plan.execution),
-            anew=_anew(cache, root, plan, settings.max_pixels, repair=settings.repair),
+            anew=_anew(cache, root, plan, reading, repair=settings.repair),
         )
         standing = Standing(cache=cache, plan=plan)
         if not standing.is_complete:
@@ -96,9 +103,9 @@ def look(path: Path, root: Path, wanted: Plan, settings: FeaturizeSettings) -> I
         yield standing
 
 
-def _anew(cache: FeatureCache, root: Path, plan: Plan, max_pixels: int, *, repair: bool) -> tuple[str, ...]:
+def _anew(cache: FeatureCache, root: Path, plan: Plan, reading: Reading, *, repair: bool) -> tuple[str, ...]:
     """Find the images that are to be computed although the cache holds them: none, but for ``--repair``."""
-    changed = changed_rows(cache, root, plan, max_pixels)
+    changed = changed_rows(cache, root, plan, reading)
     if repair:
         damaged = cache.damaged(np.arange(cache.n_images))
         return tuple(cache.ids[row] for row in np.flatnonzero(changed | damaged | ~cache.good))
@@ -116,6 +123,13 @@ def _require_named(cache: FeatureCache, plan: Plan, wanted: Plan) -> None:
     """Check that every missing cell belongs to a network of this run."""
     named = [block.name for block in wanted.blocks]
     lost = Held(plan, cache).missing_blocks() - set(named)
+    imported = [block.name for block in cache.blocks if block.recipe.decoding == IMPORTED]
+    if lost & set(imported):
+        msg = (
+            f"{cache.path}: holds {listed(imported)}, made elsewhere, and what is missing is missing of it too. Featurize into another --out, "
+            f"then `cli import` all of it there. {WAYS_OUT}"
+        )
+        raise RecipeMismatch(msg)
     if lost:
         there = ", ".join(block.name for block in cache.blocks)
         every = ",".join([*named, *sorted(lost)])

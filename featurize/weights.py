@@ -1,27 +1,23 @@
-"""Where a network's weights are, what their bytes hash to, and how they are loaded without running anybody's code."""
+"""Which weights the user chose, where those of torchvision's networks are, and what their bytes hash to."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import pickle
 import re
 import socket
 import urllib.error
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 from torchvision.models import WeightsEnum, get_model_weights
 
-from features_cache.errors import OptionError, UnsafeFile, WeightsMismatch, WeightsMissing
+from features_cache.errors import OptionError, WeightsMismatch, WeightsMissing
 
 _CONNECT_SECONDS = 20.0
 _READ_BYTES = 1 << 22
+SUFFIXES = (".safetensors", ".pth")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +78,58 @@ def published_weights(name: str) -> WeightsEnum:
     return next(iter(enum)) if not hasattr(enum, "DEFAULT") else enum.DEFAULT
 
 
+def published_licence(name: str) -> str:
+    """Return the licence of torchvision's default weights; its own is BSD-3-Clause, where they name no other."""
+    return str(published_weights(name).meta.get("license", "BSD-3-Clause"))
+
+
 def hub_path(name: str) -> Path:
     """Return where torchvision keeps, or would keep, a network's ImageNet weights (``TORCH_HOME``)."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(published_weights(name).url).name
 
 
+def given_file(network: str, file_stem: str, choice: WeightsChoice) -> Path | None:
+    """Find the file that the user gave for a network.
+
+    Parameters
+    ----------
+    network : str
+        As ``--weights NAME=FILE`` names it.
+    file_stem : str
+        What its file in a folder is named after.
+    choice : WeightsChoice
+
+    Returns
+    -------
+    Path or None
+        None where neither a file nor a folder was given.
+
+    Raises
+    ------
+    WeightsMissing
+        If the file is not there; the message says what is.
+    """
+    for known, file in choice.files:
+        if known == network:
+            if not file.is_file():
+                msg = f"{file}: no such file; --weights {network}=FILE needs one (.safetensors or .pth)"
+                raise WeightsMissing(msg)
+            return file
+    if choice.folder is None:
+        return None
+    for suffix in SUFFIXES:
+        if (choice.folder / f"{file_stem}{suffix}").is_file():
+            return choice.folder / f"{file_stem}{suffix}"
+    there = sorted(path.name for path in choice.folder.iterdir() if path.suffix in SUFFIXES)
+    msg = (
+        f"{choice.folder}: neither {file_stem}.safetensors nor {file_stem}.pth; it holds {', '.join(there) or 'no weights'}. "
+        f"Put the file there, or name the networks that are there with --backbone"
+    )
+    raise WeightsMissing(msg)
+
+
 def find_weights(name: str, choice: WeightsChoice) -> Path:
-    """Find the file of a network's weights, downloading it where that is the choice and it is not here yet.
+    """Find the file of one of torchvision's networks, downloading it where that is the choice and it is not here yet.
 
     Raises
     ------
@@ -97,26 +138,11 @@ def find_weights(name: str, choice: WeightsChoice) -> Path:
     WeightsMismatch
         If torchvision's own file does not have the hash in its name.
     """
-    for known, file in choice.files:
-        if known == name:
-            if not file.is_file():
-                msg = f"{file}: no such file; --weights {name}=FILE needs one (.safetensors or .pth)"
-                raise WeightsMissing(msg)
-            _check_promised_hash(name, file)
-            return file
-    if choice.folder is not None:
-        for suffix in (".safetensors", ".pth"):
-            if (choice.folder / f"{name}{suffix}").is_file():
-                return choice.folder / f"{name}{suffix}"
-        there = sorted(path.name for path in choice.folder.iterdir() if path.suffix in {".safetensors", ".pth"})
-        msg = (
-            f"{choice.folder}: neither {name}.safetensors nor {name}.pth; it holds {', '.join(there) or 'no weights'}. "
-            f"Put the file there, or name the networks that are there with --backbone"
-        )
-        raise WeightsMissing(msg)
-    path = hub_path(name)
-    if not path.is_file():
-        _download(name, path)
+    path = given_file(name, name, choice)
+    if path is None:
+        path = hub_path(name)
+        if not path.is_file():
+            _download(name, path)
     _check_promised_hash(name, path)
     return path
 
@@ -160,60 +186,3 @@ def sha256_of(path: Path) -> str:
         msg = f"{path}: cannot be read ({error.strerror}); ask its owner for permission, or copy the file"
         raise WeightsMissing(msg) from error
     return digest.hexdigest()
-
-
-def sha256_of_state(state: dict[str, Tensor]) -> str:
-    """Return the sha256 of tensors, by name in sorted order."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}\x00{tensor.dtype}\x00{tuple(tensor.shape)}\x00".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def load_state(path: Path) -> dict[str, Tensor]:
-    """Load a state dict from ``.safetensors`` or ``.pth``, never running code from the file.
-
-    Raises
-    ------
-    UnsafeFile
-        If the file is a pickle that names anything but tensors.
-    WeightsMismatch
-        If it is damaged, or holds no state dict.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=None)
-    except pickle.UnpicklingError as error:
-        # Half a zip archive is read as a bare pickle, whose first operation then is a "P": damage, and no code.
-        if "nsupported" in str(error) and not _is_half_a_zip(path):
-            named = re.search(r"(?:GLOBAL|global|class|operand)\s+([\w.]+)", str(error))
-            msg = (
-                f"{path}: holds code beside tensors ({named[1] if named else 'unknown'}); refused. Save the state dict alone: "
-                f"torch.save(model.state_dict(), FILE)"
-            )
-            raise UnsafeFile(msg) from error
-        raise _unreadable(path, error) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        msg = f"{path}: holds {type(state).__name__}; expected a state dict of tensors: torch.save(model.state_dict(), FILE)"
-        raise WeightsMismatch(msg)
-    return state
-
-
-def _is_half_a_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"PK".startswith(file.read(2)) and not zipfile.is_zipfile(path)
-
-
-def _unreadable(path: Path, error: Exception) -> WeightsMismatch:
-    first = (str(error).splitlines() or [""])[0][:120]
-    found = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    size = path.stat().st_size
-    return WeightsMismatch(
-        f"{path}: cannot be read as weights ({found}; {size:,} bytes): damaged, half copied, or no .safetensors or .pth file. "
-        f"Copy it again"
-    )

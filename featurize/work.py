@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from features_cache.errors import CacheError, ImagesMissing, InputError, Refused, TableError
+from features_cache.errors import InputError
 from features_cache.files import require_folder
-from features_cache.plan import Execution, Plan, parts_folder, plan_in
-from features_cache.reader import FeatureCache
+from features_cache.plan import Execution, Plan
+from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from features_cache.texts import Texts
+from featurize.augmentation import Augmentation
 from featurize.backbones import Backbone, check_backbone
-from featurize.calibrate import CALIBRATION_IMAGES
-from featurize.channels import load_image
-from featurize.decode import BadImage
+from featurize.blends import parse_blends
 from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
 from featurize.engine import Engine
-from featurize.manifest import Extra, Manifest, list_images, read_ids
+from featurize.geometry import Square, square_of
+from featurize.manifest import Manifest
 from featurize.networks import Network, find_networks
-from featurize.parents import parents_of, require_crops
-from featurize.pipeline import resize
+from featurize.parents import parents_of
+from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
+from featurize.splits import find_images, reading_of
+from featurize.there import recipes_there
+from featurize.training_pixels import calibration_inputs, dataset_statistics
 
 _TIMED_PASSES = 4
 
@@ -45,11 +46,17 @@ class Work:
         What would be computed, whether or not it is there already.
     networks : tuple of Network
         What would compute it.
+    reading : Reading
+        How images are read.
+    augmentation : Augmentation
+        What would make the copies.
     """
 
     manifests: dict[str, Manifest]
     plans: dict[str, Plan]
     networks: tuple[Network, ...]
+    reading: Reading
+    augmentation: Augmentation
 
     @property
     def random_weights(self) -> bool:
@@ -58,11 +65,21 @@ class Work:
 
     def build(self) -> dict[str, Backbone]:
         """Build the networks, by the names of their blocks; wrong weights are found here, before anything is written."""
-        return {network.block.name: network.build() for network in self.networks}
+        built: dict[Hashable, Backbone] = {}
+        for network in self.networks:
+            if network.key not in built:
+                built[network.key] = network.build()
+        return {network.block.name: built[network.key] for network in self.networks}
 
 
-def plan_work(settings: FeaturizeSettings) -> Work:
+def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
     """Find images, device and weights, and freeze what there is to do.
+
+    Parameters
+    ----------
+    settings : FeaturizeSettings
+    progress : callable
+        Told while all training images are read for their statistics (``--normalise dataset``).
 
     Raises
     ------
@@ -75,7 +92,16 @@ def plan_work(settings: FeaturizeSettings) -> Work:
     manifests = find_images(settings)
     device = choose_device(settings.device)
     precision = choose_precision(_precision_there(settings, device), device)
-    networks = find_networks(settings, precision, functools.partial(_calibration_images, settings, manifests))
+    reading = reading_of(settings, manifests)
+    blends = parse_blends(settings.channels, reading.planes)
+    networks = find_networks(
+        settings,
+        precision,
+        reading,
+        blends,
+        dataset_statistics(settings, manifests, reading, progress),
+        lambda recipe: calibration_inputs(recipe, manifests, reading),
+    )
     execution = Execution(device=device, micro_batch=micro_batch(device), n_threads=torch.get_num_threads())
     plans = {
         split: Plan(
@@ -89,7 +115,9 @@ def plan_work(settings: FeaturizeSettings) -> Work:
         )
         for split, manifest in manifests.items()
     }
-    return Work(manifests=manifests, plans=plans, networks=networks)
+    return Work(
+        manifests=manifests, plans=plans, networks=networks, reading=reading, augmentation=settings.augmentation
+    )
 
 
 def _parents(settings: FeaturizeSettings, split: str, manifest: Manifest) -> Sequence[str]:
@@ -99,82 +127,11 @@ def _parents(settings: FeaturizeSettings, split: str, manifest: Manifest) -> Seq
 
 def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
     """Let ``--precision auto`` follow a cache or an unfinished run that is there: another machine is no other work."""
-    if settings.precision != "auto" or settings.overwrite:
-        return settings.precision
-    for split in settings.splits:
-        path = settings.out / f"{split}.h5"
-        try:
-            if path.is_file():
-                with FeatureCache(path) as cache:
-                    found = cache.blocks[0].recipe.precision
-            else:
-                plan = plan_in(parts_folder(path))
-                if plan is None:
-                    continue
-                found = plan.blocks[0].recipe.precision
-        except (CacheError, Refused):
-            continue  # told where the split is begun
-        if found != "float16" or device != "cpu":
-            return found
+    if settings.precision == "auto" and not settings.overwrite:
+        for recipe in recipes_there(settings):
+            if recipe.precision != "float16" or device != "cpu":
+                return recipe.precision
     return settings.precision
-
-
-def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
-    """List the images of each split that there is.
-
-    Raises
-    ------
-    ImagesMissing
-        If there is neither a training nor a test folder, or a named one is missing or empty.
-    """
-    defaults = FeaturizeSettings()
-    if settings.cells is not None:
-        require_crops(settings.cells)
-        defaults = settings
-    for flag, table in (("--labels", settings.labels), ("--sample", settings.sample)):
-        if table is not None and not table.is_file():
-            msg = f"{flag} {table}: no such file; expected a CSV of image ids"
-            raise TableError(msg)
-    train, test = settings.splits
-    manifests: dict[str, Manifest] = {}
-    for split, root, default, table, id_column in (
-        (train, settings.train_images, defaults.train_images, settings.labels, settings.id_column),
-        (test, settings.test_images, defaults.test_images, settings.sample, None),
-    ):
-        if root == default and not root.exists():
-            continue
-        ids = None if table is None else read_ids(table, id_column)
-        # The sample submission says which test images count; others in the folder do no harm.
-        extra: Extra = "ignore" if split == test else "ignore both" if settings.ignore_unlabelled else "error"
-        manifest = list_images(root, ids=ids, pattern=settings.pattern, channels=settings.channels, extra=extra)
-        manifests[split] = manifest.first(settings.limit)
-    if not manifests:
-        msg = (
-            f"neither {settings.train_images} nor {settings.test_images} exists in {Path.cwd()}; change to the project "
-            f"folder, or name the images with --train-images and --test-images"
-        )
-        raise ImagesMissing(msg)
-    return manifests
-
-
-def _calibration_images(settings: FeaturizeSettings, manifests: dict[str, Manifest]) -> Tensor:
-    """Read the first training images that can be read (of the test images, where there are no others)."""
-    manifest = next(iter(manifests.values()))
-    images: list[Tensor] = []
-    for sources in manifest.sources:
-        if len(images) == CALIBRATION_IMAGES:
-            break
-        try:
-            loaded = load_image(
-                manifest.root, sources, settings.channels, scale=settings.scale, max_pixels=settings.max_pixels
-            )
-        except BadImage:
-            continue  # told, counted and listed when its row is computed
-        images.append(resize(loaded.pixels, settings.size_px))
-    if not images:
-        msg = f"{manifest.root}: none of {len(manifest.ids)} images can be read; at least one must be"
-        raise ImagesMissing(msg)
-    return torch.stack(images)
 
 
 def require_space(folder: Path, plan: Plan, parts: Path) -> None:
@@ -185,9 +142,20 @@ def require_space(folder: Path, plan: Plan, parts: Path) -> None:
     InputError
         If they do not; the message says how much is needed and free.
     """
+    require_bytes(folder, plan.n_feature_bytes, sum(path.stat().st_size for path in parts.glob("*.h5")))
+
+
+def require_bytes(folder: Path, n_bytes: int, n_there: int = 0) -> None:
+    """Check that features fit on the disk twice, as parts and as a file.
+
+    Raises
+    ------
+    InputError
+        If they do not; the message says how much is needed and free.
+    """
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    needed = int(2.1 * plan.n_feature_bytes) - sum(path.stat().st_size for path in parts.glob("*.h5"))
+    needed = int(2.1 * n_bytes) - n_there
     if free < needed:
         msg = f"{folder}: {free / 1e9:.2f} GB free; {needed / 1e9:.2f} GB needed (parts and final file). Free some, or choose another --out"
         raise InputError(msg)
@@ -202,13 +170,16 @@ def seconds_per_view(work: Work) -> float:
         Seconds of the fastest of four forward passes (the first ones are slow), a view.
     """
     plan = next(iter(work.plans.values()))
-    engine = Engine(work.build(), plan)
+    engine = Engine(work.build(), plan, work.augmentation, work.reading.planes)
     n_views = plan.execution.micro_batch
-    size_px = plan.blocks[0].recipe.size_px
-    pictures = torch.full((n_views, 3, size_px, size_px), 0.5)
+    by_square: dict[Square, list[str]] = {}
+    for block in plan.blocks:
+        by_square.setdefault(square_of(block.recipe), []).append(block.name)
     took = []
     for _ in range(_TIMED_PASSES):
         began = time.monotonic()
-        engine.features(pictures, ["estimate"] * n_views, range(n_views))
+        for square, names in by_square.items():
+            pictures = torch.full((n_views, len(work.reading.planes), square.side_px, square.side_px), 0.5)
+            engine.features(pictures, ["estimate"] * n_views, range(n_views), names)
         took.append(time.monotonic() - began)
     return min(took) / n_views

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,21 +24,22 @@ from features_cache.console import (
 )
 from features_cache.interrupt import stop_on_signals
 from features_cache.progress import progress_bar
+from features_cache.shared_options import takes
+from heads.options import DropMissing, LabelColumn, Separator, how_labelled
 
 _TRAIN_CACHE, _TEST_CACHE = Path("features/train.h5"), Path("features/test.h5")
 _TRAIN_CELLS, _TEST_CELLS = Path("features/train_cells.h5"), Path("features/test_cells.h5")
 _CELLS_TABLE = Path("cells/test.csv")
 _LABELS, _SAMPLE = Path("data/train.csv"), Path("data/sample_submission.csv")
 _OWN_HEADS = add_tables("heads")
-DropMissing = Annotated[bool, typer.Option(help="Leave out rows whose label is blank, NaN or ?.")]
-LabelColumn = Annotated[list[str], typer.Option(help="Its column of labels; several: of 0 and 1, a class each.")]
-Separator = Annotated[str | None, typer.Option(help="Between the labels of one image, where it may have many.")]
 Heads = Annotated[list[str], typer.Option("--heads", help="Names, comma-separated or repeated.")]
 
 
 @app.command("fit-heads", epilog="Example: cli fit-heads --group-column well")
+@takes("meant", how_labelled, like="fit-heads")
 def fit_heads(
     ctx: typer.Context,
+    meant: dict[str, Any],
     features: Annotated[Path, typer.Option(help="Cache of the training images.")] = _TRAIN_CACHE,
     test_features: Annotated[
         Path | None, typer.Option(help=f"Cache of the test images. (default: {_TEST_CACHE.name} beside)")
@@ -54,17 +55,11 @@ def fit_heads(
     ] = None,
     labels: Annotated[Path | None, typer.Option(help=f"CSV of labels. (default: {_LABELS}, else folders)")] = None,
     id_column: Annotated[str, typer.Option(help="Its column of ids.")] = "id",
-    label_column: LabelColumn = ["label"],
-    separator: Separator = None,
-    group_column: Annotated[str | None, typer.Option(help="Images that share its value stay in one fold.")] = None,
-    exclude_class: Annotated[list[str], typer.Option(help="Classes that are left out.")] = [],
     heads: Annotated[
         list[str],
         typer.Option(help="ridge, logistic, mlp, linear, knn, or of permafeat.toml. (default: the first 3, and those)"),
     ] = [],
     blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. (default: all)")] = [],
-    folds: Annotated[int, typer.Option(help="Folds of each repeat.")] = 5,
-    repeats: Annotated[int, typer.Option(help="Times that the folds are drawn anew.")] = 1,
     views: Annotated[str, typer.Option(help="all or 0: which views train and predict.")] = "all",
     class_weight: Annotated[
         str | None, typer.Option(help="balanced or none. (default: balanced, unless resampled)")
@@ -93,14 +88,14 @@ def fit_heads(
         str | None, typer.Option(help="Of the whole process, such as 2GB; what has no room stays on the disk.")
     ] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
-    drop_missing: DropMissing = False,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
     from heads import allocator, memory, own_heads, report, run, settings
 
-    own, file = tables_of(_OWN_HEADS, config)
+    tables, file = tables_of(_OWN_HEADS, config)
+    own = tables or {}
     own_heads.own_kinds(own, f"{file}: ")  # here first, so that messages name the file
     if memory_limit is None:
         allocator.keep_freed_memory()
@@ -116,15 +111,10 @@ def fit_heads(
                 features=features,
                 labels=labels or if_there(_LABELS),
                 id_column=id_column,
-                label_column=split_list(label_column),
-                separator=separator,
-                group_column=group_column,
-                exclude_class=split_list(exclude_class),
+                **meant,
                 heads=split_list(heads) if heads else None,
                 own_heads=own,
                 blocks=split_list(blocks),
-                folds=folds,
-                repeats=repeats,
                 views=views,  # type: ignore[arg-type]
                 class_weight=class_weight,  # type: ignore[arg-type]
                 resample=resample,  # type: ignore[arg-type]
@@ -149,7 +139,6 @@ def fit_heads(
                 test_cells=test_cells or (if_there(cells.with_name(_TEST_CELLS.name)) if cells else None),
                 pool=pool,  # type: ignore[arg-type]
                 ignore_unlabelled=ignore_unlabelled,
-                drop_missing=drop_missing,
             ),
             progress,
         )

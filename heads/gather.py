@@ -14,7 +14,7 @@ from features_cache.errors import OptionError, did_you_mean
 from features_cache.hardware import choose_device
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
-from heads.arrays import Float64, Indices
+from heads.arrays import Bool, Float64, Indices
 from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
 from heads.decisions import EACH
@@ -95,7 +95,7 @@ def gather(settings: FitSettings) -> Gathered:
     """
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(FeatureCache(settings.features))
-        images = _by_parent(settings, _labelled(settings, cache), cache)
+        images = _by_parent(settings, labelled(settings, cache.ids, cache.good), cache)
         folds = drawn_folds(settings, images)
         blocks = chosen_blocks(cache.blocks, settings.blocks)
         n_views = 1 if settings.views == "0" else cache.n_views
@@ -255,9 +255,23 @@ def training_data(settings: FitSettings, gathered: Gathered, power: float) -> Tr
     )
 
 
-def _labelled(settings: FitSettings, cache: FeatureCache) -> LabelledImages:
+def labelled(settings: FitSettings, ids: Sequence[str], good: Bool) -> LabelledImages:
+    """Read labels and join them to images.
+
+    Parameters
+    ----------
+    settings : FitSettings
+    ids : sequence of str, length n_images
+    good : bool array, shape (n_images,)
+        False for images that cannot be used.
+
+    Raises
+    ------
+    LabelError, TableError
+        If labels cannot be read, or do not fit the images.
+    """
     if settings.labels is None:
-        table = labels_from_folders(cache.ids)
+        table = labels_from_folders(ids)
         warnings: tuple[str, ...] = ()
     else:
         table, warnings = read_labels(
@@ -270,8 +284,8 @@ def _labelled(settings: FitSettings, cache: FeatureCache) -> LabelledImages:
         )
     return join_labels(
         table,
-        cache.ids,
-        cache.good,
+        ids,
+        good,
         source=str(settings.labels or settings.features),
         separator=separator_of(settings.label_column, settings.separator),
         grouped=settings.group_column is not None,

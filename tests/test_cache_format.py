@@ -164,7 +164,7 @@ def test_a_recipe_survives_json_and_knows_its_digest() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
-    [("weights_sha256", "abc", "64 lower-case"), ("size_px", 2, "8 to 4096"), ("precision", "int8", "int8"), ("std", (0, 1, 1), "positive"),
+    [("weights_sha256", "abc", "64 lower-case"), ("size_px", 2, "8 to 4096"), ("precision", "int8", "int8"), ("std", (0, 1, 1), "above 0"),
      ("seed", -1, "0 or more")],
 )  # fmt: skip
 def test_a_recipe_refuses_nonsense_at_birth(field: str, value: object, complaint: str) -> None:

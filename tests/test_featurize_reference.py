@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,11 @@ from torchvision.transforms import functional as tv
 
 from features_cache.reader import FeatureCache
 from featurize.augment import drawn
-from featurize.backbones import backbone_names, build_backbone, list_backbones, shape_of
+from featurize.backbone_list import list_backbones
+from featurize.backbones import backbone_names, build_backbone
 from featurize.run import featurize
 from featurize.settings import DEFAULT_BACKBONES, FeaturizeSettings
+from featurize.shape import shape_of
 
 SIDE_PX = 96
 N_COPIES = 2
@@ -196,9 +199,14 @@ def test_densenet_is_tapped_where_its_own_classifier_reads() -> None:
         torch.testing.assert_close(build_backbone("densenet121", 64, state)(pixels), network(pixels))
 
 
-def test_every_listed_backbone_says_columns_weights_and_licence() -> None:
+def test_every_listed_backbone_says_columns_weights_and_licence(run_cli: Callable[..., tuple[int, str, str]]) -> None:
     entries = {entry.name: entry for entry in list_backbones()}
     assert tuple(entries)[:4] == DEFAULT_BACKBONES
     assert set(entries) == set(backbone_names())
     assert sum(entries[name].columns for name in DEFAULT_BACKBONES) == 3072
     assert all(entry.columns > 0 and entry.file.endswith(".pth") and entry.licence for entry in entries.values())
+    code, out, err = run_cli("backbones", "--json")
+    assert code == 0
+    assert [json.loads(line)["name"] for line in out.splitlines()] == list(entries)
+    assert "timm:NAME" in err and "permafeat.backbones" in err
+    assert len(run_cli("backbones")[1].splitlines()) == 1 + len(entries)

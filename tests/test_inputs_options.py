@@ -218,9 +218,9 @@ FLAGS = {
     "unknown dtype": (("--dtype", "int8"), "--dtype is 'int8'; expected one of float16, float32"),
     "weights of another network": (("--backbone", "resnet18", "--weights", "resnet81=x.pth"), "--weights resnet81=FILE: no such network"),
     "unknown weights": (("--weights", "imagnet"), "--weights 'imagnet'; expected imagenet, random, an existing folder, or NAME=FILE"),
-    "two channels": (("--pattern", "{id}_{channel}.png", "--channels", "a,b"), "--channels names 2 (a,b); the networks take three, or one"),
-    "channels alone": (("--channels", "a,b,c"), "--channels needs --pattern"),
-    "no placeholder": (("--pattern", "x.png", "--channels", "a,b,c"), "expected one {id}, one {channel}"),
+    "two channels": (("--pattern", "{id}_{channel}.png", "--channels", "a,b"), "a+b names 2; a network takes three (a+b+none)"),
+    "channels alone": (("--channels", "a,b,c"), "--channels: no channel 'a'; there are red, green, blue"),
+    "no placeholder": (("--pattern", "x.png", "--channels", "a,b,c"), "expected one {id} and one {channel}"),
     "a size that a network does not take": (("--backbone", "vit_b_16", "--size", "100", "--weights", "random"), "vit_b_16 takes multiples of 16 px"),
     "an unknown config file": (("--config", "x.toml"), "x.toml: no such file"),
 }  # fmt: skip

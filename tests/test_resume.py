@@ -37,7 +37,16 @@ def test_an_overwrite_stopped_on_the_way_goes_on_where_it_stopped(project: Path,
     options = quick_settings(overwrite=True)
     work = plan_work(options)
     jobs = [
-        _Job(split, options.out / f"{split}.h5", manifest.root, work.plans[split], options, StopFlag(), lambda *_: None)
+        _Job(
+            split,
+            options.out / f"{split}.h5",
+            manifest.root,
+            work.plans[split],
+            work.reading,
+            options,
+            StopFlag(),
+            lambda *_: None,
+        )
         for split, manifest in work.manifests.items()
     ]
     assert [job.settings.overwrite for job in _jobs_to_do(jobs)] == [True, True]

@@ -1,0 +1,94 @@
+"""The images of each split: which there are, and how they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from features_cache.errors import ImagesMissing, TableError
+from featurize.manifest import Extra, Manifest, list_images, read_ids
+from featurize.parents import require_crops
+from featurize.reading import Reading
+from featurize.scale import Scale
+from featurize.settings import FeaturizeSettings
+
+
+def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
+    """List the images of each split that there is.
+
+    Raises
+    ------
+    ImagesMissing
+        If there is neither a training nor a test folder, or a named one is missing or empty.
+    """
+    if settings.cells is not None:
+        require_crops(settings.cells)
+    manifests: dict[str, Manifest] = {}
+    for split in settings.splits:
+        planes = next((found.planes for found in manifests.values()), settings.named_planes)
+        manifest = find_split(settings, split, planes)
+        if manifest is not None:
+            manifests[split] = manifest
+    if not manifests:
+        msg = (
+            f"neither {settings.train_images} nor {settings.test_images} exists in {Path.cwd()}; change to the project "
+            f"folder, or name the images with --train-images and --test-images"
+        )
+        raise ImagesMissing(msg)
+    return manifests
+
+
+def find_split(settings: FeaturizeSettings, split: str, planes: Sequence[str]) -> Manifest | None:
+    """List the images of one split.
+
+    Parameters
+    ----------
+    settings : FeaturizeSettings
+    split : str
+        One of ``settings.splits``.
+    planes : sequence of str
+        Names of the images' planes, where they are known.
+
+    Returns
+    -------
+    Manifest or None
+        None where its folder is the default one and does not exist.
+
+    Raises
+    ------
+    InputError, Refused
+        As :func:`featurize.manifest.read_ids` and :func:`featurize.manifest.list_images`.
+    """
+    defaults = settings if settings.cells is not None else FeaturizeSettings()
+    is_test = split == settings.splits[1]
+    if is_test:
+        root, default, flag, table, id_column = (
+            settings.test_images,
+            defaults.test_images,
+            "--sample",
+            settings.sample,
+            None,
+        )
+    else:
+        root, default, flag = settings.train_images, defaults.train_images, "--labels"
+        table, id_column = settings.labels, settings.id_column
+    if table is not None and not table.is_file():
+        msg = f"{flag} {table}: no such file; expected a CSV of image ids"
+        raise TableError(msg)
+    if root == default and not root.exists():
+        return None
+    ids = None if table is None else read_ids(table, id_column)
+    # The sample submission says which test images count; others in the folder do no harm.
+    extra: Extra = "ignore" if is_test else "ignore both" if settings.ignore_unlabelled else "error"
+    return list_images(root, ids=ids, pattern=settings.pattern, planes=planes, extra=extra).first(settings.limit)
+
+
+def reading_of(settings: FeaturizeSettings, manifests: Mapping[str, Manifest]) -> Reading:
+    """Say how the images are read: their planes are the same in each split."""
+    return Reading(
+        planes=next(iter(manifests.values())).planes,
+        by_file=settings.pattern is not None,
+        scale=Scale.parse(settings.scale),
+        max_pixels=settings.max_pixels,
+        frame=settings.frame,
+    )

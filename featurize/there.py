@@ -1,0 +1,25 @@
+"""The recipes that caches and unfinished runs hold already: what is added follows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from features_cache.errors import CacheError, Refused
+from features_cache.plan import parts_folder, plan_in
+from features_cache.reader import FeatureCache
+from features_cache.recipe import Recipe
+from featurize.settings import FeaturizeSettings
+
+
+def recipes_there(settings: FeaturizeSettings) -> Iterator[Recipe]:
+    """Yield the recipes of caches and unfinished runs, the training images' first."""
+    for split in settings.splits:
+        path = settings.out / f"{split}.h5"
+        try:
+            if path.is_file():
+                with FeatureCache(path) as cache:
+                    yield from (block.recipe for block in cache.blocks)
+            elif (plan := plan_in(parts_folder(path))) is not None:
+                yield from (block.recipe for block in plan.blocks)
+        except (CacheError, Refused):
+            continue  # told where the split is begun

@@ -1,0 +1,83 @@
+"""What a run takes from the pixels of the training images before it begins: the data set's statistics, and calibration inputs."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from features_cache.errors import ImagesMissing
+from features_cache.progress import Progress
+from features_cache.recipe import Recipe
+from featurize.bad_image import BadImage
+from featurize.blends import NONE, Blend
+from featurize.calibrate import CALIBRATION_IMAGES
+from featurize.channels import load_image
+from featurize.geometry import Square, square_of, to_square
+from featurize.inputs import NetworkInput
+from featurize.manifest import Manifest
+from featurize.networks import Statistics
+from featurize.pixel_statistics import Moments, blend_statistics, frozen_statistics, plane_statistics
+from featurize.reading import Reading
+from featurize.settings import FeaturizeSettings
+from featurize.there import recipes_there
+
+
+def dataset_statistics(
+    settings: FeaturizeSettings, manifests: Mapping[str, Manifest], reading: Reading, progress: Progress
+) -> Statistics:
+    """Give the data set's statistics: those that were frozen, or else computed when they are first asked for.
+
+    Parameters
+    ----------
+    settings : FeaturizeSettings
+    manifests : mapping of str to Manifest
+        The images of each split; only the training images' pixels are looked at.
+    reading : Reading
+        How they are read.
+    progress : callable
+        Told while they are read.
+
+    Returns
+    -------
+    callable
+        From a blend and a square to mean and standard deviation of each channel of a network's input. It raises ImagesMissing
+        where there are no training images to take them from.
+    """
+    frozen = {} if settings.overwrite else frozen_statistics(recipes_there(settings), reading)
+
+    @functools.cache
+    def computed(square: Square) -> dict[tuple[Square, str], Moments]:
+        train = settings.splits[0]
+        if train not in manifests:
+            msg = "--normalise dataset takes the statistics of the training images; featurize these first, or with the test images"
+            raise ImagesMissing(msg)
+        n_workers = settings.n_workers or os.cpu_count() or 1
+        return plane_statistics(manifests[train], reading, [square], n_workers=n_workers, progress=progress)
+
+    def statistics(blend: Blend, square: Square) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        needed = (set(blend.channels) or set(reading.planes)) - {NONE}
+        known = frozen if all((square, plane) in frozen for plane in needed) else computed(square) | frozen
+        return blend_statistics(known, blend, square, reading)
+
+    return statistics
+
+
+def calibration_inputs(recipe: Recipe, manifests: Mapping[str, Manifest], reading: Reading) -> Tensor:
+    """Read the first training images that can be read (of the test images, where there are no others), as a network sees them."""
+    manifest = next(iter(manifests.values()))
+    images: list[Tensor] = []
+    for sources in manifest.sources:
+        if len(images) == CALIBRATION_IMAGES:
+            break
+        try:
+            images.append(to_square(load_image(manifest.root, sources, reading).pixels, square_of(recipe)))
+        except BadImage:
+            continue  # told, counted and listed when its row is computed
+    if not images:
+        msg = f"{manifest.root}: none of {len(manifest.ids)} images can be read; at least one must be"
+        raise ImagesMissing(msg)
+    return NetworkInput(recipe, reading.planes, torch.device("cpu")).of(torch.stack(images))[0]
