@@ -144,6 +144,10 @@ def _with_cells(
         )
     with FeatureCache(settings.cells) as cache:
         cells = find_cells(cache, ids, [fitted])
+        if not len(cells.rows):
+            found = f"none of its {cache.n_images} cells is of one of these {len(ids)} images ({listed(ids, 3)})"
+            msg = f"{settings.cells}: {found}; expected cells of them. Name their cache with --cells, or leave it out"
+            raise LabelError(msg)
         for said in (averaged, view_0):
             *_, image = said.values()
             said[CELLS], said[FUSED] = predict_fused(fitted, image, cells)

@@ -30,7 +30,7 @@ class SubmitSettings:
     probabilities : Path, optional
         Where a CSV of probabilities goes, a column a class.
     heads : tuple of str
-        Which heads; empty for all.
+        Which heads; empty for all. The weight of cells, and thresholds of what is fused, stay those that all were chosen for.
     overwrite : bool
         Whether a file that we did not write may be replaced.
     fill_quarantined : {"no", "prior"}

@@ -275,6 +275,23 @@ def test_an_image_in_which_nobody_could_look_for_cells_is_not_called_empty_in_si
     assert told_of(settings.out)[0].set_index("ImageID").loc[empty, "PredictionString"] == ""
 
 
+def test_of_an_image_that_could_not_be_read_nobody_knows_the_size(project, settings, tmp_path):
+    empty = next(image for image, cells in project.test.cells_of.items() if not cells)
+    write_tables(tmp_path / "cells", "test", project.test)
+    path = tmp_path / "cells" / "test.csv"
+    images = path.with_name("test_images.csv")
+    text = images.read_text()
+    images.write_text(text.replace(f"{empty},{WIDTH},{HEIGHT},0,", f"{empty},,,,truncated"))
+    submit(dataclasses.replace(settings, cells_table=path, fill_quarantined="prior"))
+    row = told_of(settings.out)[0].set_index("ImageID").loc[empty]
+    assert row.tolist() == [str(WIDTH), str(HEIGHT), ""]
+    settings.out.unlink()
+    images.write_text(text.replace(f"{empty},{WIDTH},{HEIGHT},0,", f"{empty},,,,"))
+    refused(
+        settings, TableError, "1 rows hold a width, height or number of cells that is no whole number", cells_table=path
+    )
+
+
 def test_what_is_not_there_says_what_to_type(project, settings):
     refused(settings, OptionError, "asks for cells .*Type `cli cells`, or name it with --cells-table", cells_table=None)
     refused(settings, OptionError, "has heads of cells, too; .*--test-cells, or .*--without-cells", test_cells=None)

@@ -151,6 +151,17 @@ def test_an_evaluation_without_cells_says_that_they_were_not_asked(project, run)
     assert "its heads of cells were not asked; name a cache of cells with --cells" in figures["warnings"][0]
 
 
+def test_cells_of_other_images_are_no_cells_to_evaluate_by(project, run):
+    wanted = EvaluateSettings(
+        run=run.folder,
+        features=project.path("test"),
+        labels=project.labels("test"),
+        cells=project.path("train_cells"),
+    )
+    with pytest.raises(LabelError, match=r"none of its \d+ cells is of one of these 60 images \('test000'"):
+        evaluate(wanted)
+
+
 def test_heads_of_cells_refuse_features_of_another_recipe(project, run, tmp_path):
     path = write_cells(tmp_path / "other.h5", project.test, blocks=make_blocks(seed=7))
     wanted = EvaluateSettings(run=run.folder, features=project.path("test"), labels=project.labels("test"), cells=path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,13 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from features_cache.errors import OptionError, SubmissionError
+from heads import commands
 from heads.prediction_string import (
+    LEAST_CONFIDENCE,
     check_classes,
     check_least,
     chosen_classes,
     is_prediction_string,
     prediction_string,
 )
+from heads.submit_settings import SubmitSettings
 
 words = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=["Cc", "Zs"]), min_size=1, max_size=9
@@ -88,6 +93,11 @@ def test_a_class_that_would_part_a_triple_is_an_error(bad):
     with pytest.raises(SubmissionError, match=r"hold blanks; expected one word each"):
         check_classes(["0", bad])
     check_classes(["0", "Nücleus"])
+
+
+def test_the_command_s_least_confidence_is_the_library_s():
+    default = inspect.signature(commands.submit).parameters["least_confidence"].default
+    assert default == LEAST_CONFIDENCE == SubmitSettings.__dataclass_fields__["least_confidence"].default
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan")])
