@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+import featurize.cells_commands
 import featurize.commands
 import heads.commands
 
@@ -18,7 +19,7 @@ from features_cache.console import app, print_lines
 from features_cache.errors import PermafeatError
 
 # Importing a room registers its commands; --help lists them in this order.
-ROOMS = (featurize.commands, heads.commands, features_cache.commands)
+ROOMS = (featurize.commands, featurize.cells_commands, heads.commands, features_cache.commands)
 
 
 def _version(wanted: bool) -> None:
