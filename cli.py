@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+import featurize.cells.commands
 import featurize.commands
 import heads.commands
 
@@ -19,12 +20,12 @@ from features_cache.console import AsJson, app, print_lines
 from features_cache.errors import PermafeatError
 from features_cache.progress import progress_bar
 from features_cache.shared_options import takes
-from featurize.options import what_is_computed, what_is_seen
+from featurize.options import what_is_computed, what_is_seen, which_images
 from featurize.settings import FeaturizeSettings
 from heads.options import how_labelled
 
 # Importing a room registers its commands; --help lists them in this order.
-ROOMS = (featurize.commands, heads.commands, features_cache.commands)
+ROOMS = (featurize.commands, featurize.cells.commands, heads.commands, features_cache.commands)
 
 
 def _version(wanted: bool) -> None:
@@ -47,8 +48,10 @@ def _root(
 @takes("meant", how_labelled, like="fit-heads")
 @takes("network", what_is_computed, like="featurize")
 @takes("seen", what_is_seen, like="featurize")
+@takes("images", which_images, like="featurize")
 def check(
     ctx: typer.Context,
+    images: dict[str, Any],
     seen: dict[str, Any],
     meant: dict[str, Any],
     network: dict[str, Any],
@@ -58,7 +61,7 @@ def check(
     from featurize.check import check_images
     from heads.check import check_labels
 
-    settings = FeaturizeSettings.from_options(**seen, **network)
+    settings = FeaturizeSettings.from_options(**images, **seen, **network)
     with progress_bar(quiet=ctx.obj) as progress:
         found = check_images(settings, progress)
     if len(found.ids) and settings.cells is None:

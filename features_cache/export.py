@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from features_cache.errors import OptionError, OutputExists, did_you_mean
+from features_cache.extras import load_extra
 from features_cache.files import publish_written
 from features_cache.layout import lay_out, reserve
 from features_cache.reader import FeatureCache
 
 _MOST_NAME_BYTES = 255
-_EXTRA = "pip install 'permafeat[export]'"
 
 
 def export(
@@ -126,16 +125,8 @@ class _Table:
         return [name.rpartition("_")[0] for name in self.columns]
 
 
-def _library(name: str, to: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        msg = f"--to {to} needs {name.partition('.')[0]}, which is not installed; type {_EXTRA}"
-        raise OptionError(msg) from error
-
-
 def _to_parquet(table: _Table, place: Path) -> None:
-    arrow, parquet = _library("pyarrow", "parquet"), _library("pyarrow.parquet", "parquet")
+    arrow, parquet = (load_extra(name, "export", "--to parquet") for name in ("pyarrow", "pyarrow.parquet"))
     fields = [*((name, arrow.string()) for name in table.name_columns), ("view", arrow.int32())]
     schema = arrow.schema([*fields, *((name, arrow.float32()) for name in table.columns)])
     with parquet.ParquetWriter(place, schema) as writer:

@@ -131,7 +131,7 @@ def publish(
         descriptor = disk.create(made.temporary)
         try:
             for chunk in chunks:
-                _write_all(disk, descriptor, memoryview(chunk))
+                write_all(disk, descriptor, memoryview(chunk))
             if head is not None:
                 disk.write_at(descriptor, head(), 0)
             # A name published before this returned could show a torn file after a power cut.
@@ -200,15 +200,30 @@ def _named_when_done(path: Path, *, replace: bool, disk: Disk, make_folder: bool
     """Let a file be written under a temporary name, and give it its own when the block is through."""
     require_folder(path.parent)
     made = _Made(temporary_name(path))
-    try:
+    with failures_told(path):
         if make_folder:
-            _make_folder(path.parent, disk)
+            make_folders(path.parent, disk)
         try:
             yield made
             made.published = _give_name(disk, made.temporary, path, replace=replace)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 disk.unlink(made.temporary)
+
+
+@contextlib.contextmanager
+def failures_told(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses while something is written into a message that says what to type.
+
+    Raises
+    ------
+    DiskFull
+        No space or quota left.
+    InputError
+        The place cannot be written to.
+    """
+    try:
+        yield
     except PermafeatError:
         raise
     except OSError as error:
@@ -238,15 +253,16 @@ def require_folder(folder: Path) -> None:
         raise InputError(msg)
 
 
-def _make_folder(folder: Path, disk: Disk) -> None:
+def make_folders(folder: Path, disk: Disk) -> None:
     """Make a folder and those above it, each entry durable: a part in a folder that a power cut took is lost."""
     if not folder.is_dir():
-        _make_folder(folder.parent, disk)
+        make_folders(folder.parent, disk)
         disk.make_folder(folder)
         disk.fsync_folder(folder.parent)
 
 
-def _write_all(disk: Disk, descriptor: int, data: memoryview) -> None:
+def write_all(disk: Disk, descriptor: int, data: memoryview) -> None:
+    """Write data to its end, however little goes at a time."""
     data = data.cast("B")
     while data:
         n_written = disk.write(descriptor, data)

@@ -23,7 +23,6 @@ from featurize.device import choose_device, choose_precision
 from featurize.manifest import Manifest
 from featurize.origin import check_choice, find_origin, licence_warnings
 from featurize.own_backbones import own_names
-from featurize.parents import require_crops
 from featurize.profile import profile_of
 from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
@@ -90,9 +89,8 @@ def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Ch
 
 def _manifests(settings: FeaturizeSettings, findings: Findings) -> dict[str, Manifest]:
     found: dict[str, Manifest] = {}
-    if settings.cells is not None:
-        with findings.gathered():
-            require_crops(settings.cells)
+    with findings.gathered():
+        settings.require_folders()
     for split in settings.splits:
         with findings.gathered():
             planes = next((manifest.planes for manifest in found.values()), settings.named_planes)

@@ -11,7 +11,7 @@ import typer
 from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say
 from features_cache.progress import progress_bar
 from features_cache.shared_options import takes
-from featurize.options import what_is_computed, what_is_seen
+from featurize.options import what_is_computed, what_is_seen, which_images
 from featurize.settings import FeaturizeSettings
 
 _DEFAULTS = FeaturizeSettings()
@@ -21,8 +21,10 @@ _QUARANTINED = 4
 @app.command(epilog="Example: cli featurize --augment 6")
 @takes("network", what_is_computed, like="featurize")
 @takes("seen", what_is_seen, like="featurize")
+@takes("images", which_images, like="featurize")
 def featurize(
     ctx: typer.Context,
+    images: dict[str, Any],
     seen: dict[str, Any],
     network: dict[str, Any],
     normalise: Annotated[str, typer.Option(help="Whose pixel statistics: imagenet or dataset.")] = _DEFAULTS.normalise,
@@ -37,6 +39,7 @@ def featurize(
 ) -> None:
     """Pass every image and its augmented copies through frozen networks, and keep the vectors."""
     settings = FeaturizeSettings.from_options(
+        **images,
         **seen,
         **network,
         normalise=normalise,
@@ -62,9 +65,11 @@ def featurize(
 
 @app.command(epilog="Example: cli views train00 --augment 6")
 @takes("seen", what_is_seen, like="featurize")
+@takes("images", which_images, like="featurize")
 def views(
     ctx: typer.Context,
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Images, as the cache names them; a row each.")],
+    images: dict[str, Any],
     seen: dict[str, Any],
     out: Annotated[Path, typer.Option(help="The picture, a PNG.")] = Path("sheet.png"),
     overwrite: Overwrite = False,
@@ -73,7 +78,7 @@ def views(
     """Draw images as the networks see them: the image itself, then its augmented copies."""
     from featurize import sheet
 
-    drawn = sheet.write_sheet(FeaturizeSettings.from_options(**seen), ids, out, replace=overwrite)
+    drawn = sheet.write_sheet(FeaturizeSettings.from_options(**images, **seen), ids, out, replace=overwrite)
     say(ctx, drawn.warnings)
     print_lines([json.dumps(drawn.to_json())] if as_json else drawn.lines)
     if drawn.bad:

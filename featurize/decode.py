@@ -21,9 +21,9 @@ from PIL import Image, UnidentifiedImageError
 from features_cache.status import Status
 from featurize.bad_image import BadImage
 from featurize.deep_pages import PngPage, TiffPages
+from featurize.image_settings import MAX_PIXELS
 from featurize.pages import Pages
 from featurize.pillow_pages import PillowPages
-from featurize.settings import MAX_PIXELS
 
 DECODING = "pillow-1"
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")

@@ -45,57 +45,64 @@ def what_is_computed(
     }
 
 
-def what_is_seen(
+def which_images(
     train_images: Annotated[Path, typer.Option(help="Folder of training images.")] = _DEFAULTS.train_images,
     test_images: Annotated[Path, typer.Option(help="Folder of test images.")] = _DEFAULTS.test_images,
     labels: Annotated[Path | None, typer.Option(help="CSV whose ids say which training images there are.")] = None,
     sample: Annotated[Path | None, typer.Option(help="Sample submission: says which test images there are.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of ids in --labels.")] = None,
-    cells: Annotated[Path | None, typer.Option(help="Folder of crops by `cli cells`, instead of images.")] = None,
-    augment: Annotated[int, typer.Option(help="Augmented copies beside each image.")] = _DEFAULTS.augment,
-    tta: Annotated[int | None, typer.Option(help="The same for test images. (default: as --augment)")] = None,
     pattern: Annotated[str | None, typer.Option(help="Channel files: '{id}_{channel}.png'.")] = None,
     planes: Annotated[list[str], typer.Option(help="Names of an image's channels. (default: found)")] = [],
-    channels: Annotated[
-        list[str], typer.Option(help="Blends for the networks: a,b,c or a+b+c,c+d+a; each; adapt.")
-    ] = [],
     frame: Annotated[int | None, typer.Option(help="Page of each file, from 0.")] = None,
     scale: Annotated[
         str, typer.Option(help="What becomes 0 and 1: dtype, 4095, 200:4095, image:1:99, channel:1:99.")
     ] = _DEFAULTS.scale,
-    size: Annotated[int | None, typer.Option(help="Side of the networks' input, px. (default: as trained)")] = None,
-    fit: Annotated[str, typer.Option(help="Into a square: stretch, crop or pad.")] = _DEFAULTS.fit,
-    resize: Annotated[int | None, typer.Option(help="Side of that square, px. (default: as --size)")] = None,
-    crops: Annotated[int, typer.Option(help="1 or 5 inputs cut from it, averaged.")] = _DEFAULTS.crops,
-    seed: Annotated[int, typer.Option(help="Of augmentation and random weights.")] = _DEFAULTS.seed,
     max_pixels: Annotated[int, typer.Option(help="Largest image that is decoded.")] = _DEFAULTS.max_pixels,
     limit: Annotated[int | None, typer.Option(help="Only the first images of each split, by id.")] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
-    config: Config = None,
 ) -> dict[str, Any]:
-    """Take these options as those of ``FeaturizeSettings.from_options`` that they are, with ``[augmentation]`` of permafeat.toml."""
-    table, file = tables_of(_AUGMENTATION, config)
+    """Take these options as the fields of ``ImageSettings`` that they are."""
     return {
         "train_images": train_images,
         "test_images": test_images,
         "labels": labels,
         "sample": sample,
         "id_column": id_column,
+        "pattern": pattern,
+        "planes": split_list(planes),
+        "frame": frame,
+        "scale": scale,
+        "max_pixels": max_pixels,
+        "limit": limit,
+        "ignore_unlabelled": ignore_unlabelled,
+    }
+
+
+def what_is_seen(
+    cells: Annotated[Path | None, typer.Option(help="Folder of crops by `cli cells`, instead of images.")] = None,
+    augment: Annotated[int, typer.Option(help="Augmented copies beside each image.")] = _DEFAULTS.augment,
+    tta: Annotated[int | None, typer.Option(help="The same for test images. (default: as --augment)")] = None,
+    channels: Annotated[
+        list[str], typer.Option(help="Blends for the networks: a,b,c or a+b+c,c+d+a; each; adapt.")
+    ] = [],
+    size: Annotated[int | None, typer.Option(help="Side of the networks' input, px. (default: as trained)")] = None,
+    fit: Annotated[str, typer.Option(help="Into a square: stretch, crop or pad.")] = _DEFAULTS.fit,
+    resize: Annotated[int | None, typer.Option(help="Side of that square, px. (default: as --size)")] = None,
+    crops: Annotated[int, typer.Option(help="1 or 5 inputs cut from it, averaged.")] = _DEFAULTS.crops,
+    seed: Annotated[int, typer.Option(help="Of augmentation and random weights.")] = _DEFAULTS.seed,
+    config: Config = None,
+) -> dict[str, Any]:
+    """Take these options as those of ``FeaturizeSettings.from_options`` that they are, with ``[augmentation]`` of permafeat.toml."""
+    table, file = tables_of(_AUGMENTATION, config)
+    return {
         "cells": cells,
         "augment": augment,
         "tta": tta,
         "augmentation": FLIPS_AND_TURNS if table is None else augmentation_of(table, f"{file}: "),
-        "pattern": pattern,
-        "planes": split_list(planes),
         "channels": split_list(channels),
-        "frame": frame,
-        "scale": scale,
         "size_px": size,
         "fit": fit,
         "resize_px": resize,
         "crops": crops,
         "seed": seed,
-        "max_pixels": max_pixels,
-        "limit": limit,
-        "ignore_unlabelled": ignore_unlabelled,
     }

@@ -4,31 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from features_cache.errors import ImagesMissing, TableError, listed
+from features_cache.errors import TableError, listed
 from features_cache.tables import read_table
 from featurize.manifest import Manifest
 
 _COLUMNS = ("id", "parent")
-
-
-def require_crops(folder: Path) -> None:
-    """Check that a folder holds crops of training or test images, and a table of each.
-
-    Raises
-    ------
-    ImagesMissing
-        If it is no folder, or holds neither.
-    TableError
-        If crops have no table.
-    """
-    there = [split for split in ("train", "test") if (folder / split).is_dir()]
-    if not there:
-        msg = f"--cells {folder}: neither {folder / 'train'} nor {folder / 'test'} is there; run `cli cells` first, or name its folder"
-        raise ImagesMissing(msg)
-    for split in there:
-        if not (folder / f"{split}.csv").is_file():
-            msg = f"{folder / split}.csv: no such file; expected the table of the crops in {folder / split}. Run `cli cells` again"
-            raise TableError(msg)
 
 
 def parents_of(table: Path, manifest: Manifest) -> list[str]:

@@ -10,33 +10,27 @@ from features_cache.errors import OptionError, did_you_mean, listed
 from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
 from featurize.augmentation import FLIPS_AND_TURNS, Augmentation
 from featurize.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
-from featurize.channel_files import compile_pattern
-from featurize.scale import SCALE_BY_TYPE, Scale
+from featurize.cells.folder import CROP_PATTERN, outputs, planes_of_crops, require_crops
+from featurize.image_settings import DEFAULT_FOLDERS, SPLITS, ImageSettings, auto_or_number
+from featurize.scale import SCALE_BY_TYPE
 
 # Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
 DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
 TRAINED_SIZE_PX = 224
-MAX_PIXELS = 100_000_000
 FITS = ("stretch", "crop", "pad")
 _FLAGS = {"unit_images": "batch-size", "n_workers": "workers", "size_px": "size", "resize_px": "resize"}
 STATISTICS: tuple[Statistics, ...] = ("imagenet", "dataset")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FeaturizeSettings:
-    """Options of one run; the defaults are those of the command line.
+class FeaturizeSettings(ImageSettings):
+    """Options of one run; the defaults are those of the command line, and what images there are is :class:`ImageSettings`.
 
     Parameters
     ----------
-    train_images, test_images : Path
-        Folders of images. A default folder that does not exist is left out; a named one must exist.
-    labels, sample : Path or None
-        CSVs that say which images there are; of ``labels`` the ids are read and never a label.
     cells : Path or None
         A folder of crops that ``cli cells`` made: they and their tables take the place of the images and theirs, and their caches
         know from which image each was cut.
-    id_column : str or None
-        Column of ids in ``labels``; ``id`` in any case, else the first column, unless given.
     out : Path
         Folder of the caches.
     augment : int
@@ -49,16 +43,8 @@ class FeaturizeSettings:
         Networks, in the order of their columns.
     weights : tuple of str
         ``imagenet``, ``random``, a folder, or ``NAME=FILE``.
-    pattern : str or None
-        Name of a channel file.
-    planes : tuple of str
-        Names of an image's planes: channel files, or pages and samples of a file. Found unless given.
     channels : tuple of str
-        How they reach the networks; see :func:`featurize.blends.parse_blends`.
-    frame : int or None
-        Which page of each file is read, from 0.
-    scale : str
-        Which stored values become 0 and 1; see :class:`featurize.scale.Scale`.
+        How planes reach the networks; see :func:`featurize.blends.parse_blends`.
     normalise : {"imagenet", "dataset"}
         Whose pixels' mean and standard deviation normalise: those that a network was trained on, or this data set's training images.
     size_px : int or None
@@ -79,18 +65,12 @@ class FeaturizeSettings:
         Number type in the cache.
     max_bad : float
         Share of images, 0 to 1, that may be quarantined; one image always may.
-    max_pixels : int
-        Largest image that is decoded.
-    limit : int or None
-        Only the first images of each split, in id order.
     overwrite : bool
         Whether to begin anew where something stands already.
     shard : tuple of int or None
         ``(i, n)``: only every n-th unit from the i-th on (counted from 1), other processes do the rest.
     repair : bool
         Whether rows that are damaged, quarantined or of changed images are computed anew.
-    ignore_unlabelled : bool
-        Whether images without a row in ``labels`` are left out instead of refused.
 
     Raises
     ------
@@ -98,23 +78,14 @@ class FeaturizeSettings:
         If a value makes no sense.
     """
 
-    train_images: Path = Path("data/train")
-    test_images: Path = Path("data/test")
-    labels: Path | None = None
-    sample: Path | None = None
     cells: Path | None = None
-    id_column: str | None = None
     out: Path = Path("features")
     augment: int = 0
     tta: int | None = None
     augmentation: Augmentation = FLIPS_AND_TURNS
     backbones: tuple[str, ...] = DEFAULT_BACKBONES
     weights: tuple[str, ...] = ("imagenet",)
-    pattern: str | None = None
-    planes: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
-    frame: int | None = None
-    scale: str = SCALE_BY_TYPE
     normalise: Statistics = "imagenet"
     size_px: int | None = None
     fit: str = "stretch"
@@ -127,25 +98,20 @@ class FeaturizeSettings:
     seed: int = 0
     storage: Storage = "float16"
     max_bad: float = 0.01
-    max_pixels: int = MAX_PIXELS
-    limit: int | None = None
     overwrite: bool = False
     shard: tuple[int, int] | None = None
     repair: bool = False
-    ignore_unlabelled: bool = False
 
     def __post_init__(self) -> None:
+        ImageSettings.__post_init__(self)  # slots make another class of this one, which a bare super() does not know
         least = {
             "augment": 0,
             "tta": 0,
             "unit_images": 1,
             "n_workers": 1,
-            "limit": 1,
-            "max_pixels": 1,
             "seed": 0,
             "size_px": 8,
             "resize_px": 8,
-            "frame": 0,
         }
         for name, bound in least.items():
             value = getattr(self, name)
@@ -168,7 +134,6 @@ class FeaturizeSettings:
         if not 0 <= self.max_bad <= 1:
             msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
             raise OptionError(msg)
-        Scale.parse(self.scale)
         doubled = sorted({name for name in self.backbones if self.backbones.count(name) > 1})
         if doubled or not self.backbones:
             msg = f"--backbone names {listed(doubled)} twice" if doubled else "--backbone names no network"
@@ -179,8 +144,6 @@ class FeaturizeSettings:
         self._check_geometry()
 
     def _check_channels(self) -> None:
-        if self.pattern is not None:
-            compile_pattern(self.pattern)
         if planes := self.named_planes or (() if self.pattern else COLOURS):
             parse_blends(self.channels, planes)
 
@@ -201,7 +164,24 @@ class FeaturizeSettings:
     @property
     def splits(self) -> tuple[str, str]:
         """Names of the training and the test cache."""
-        return ("train", "test") if self.cells is None else ("train_cells", "test_cells")
+        train, test = SPLITS
+        return (train, test) if self.cells is None else (f"{train}_cells", f"{test}_cells")
+
+    @property
+    def optional_folders(self) -> tuple[Path, Path]:
+        """Folders that may be missing: nobody asked for them."""
+        return DEFAULT_FOLDERS if self.cells is None else (self.train_images, self.test_images)
+
+    def require_folders(self) -> None:
+        """Check that a folder of crops holds crops and their tables.
+
+        Raises
+        ------
+        ImagesMissing, TableError
+            If it does not.
+        """
+        if self.cells is not None:
+            require_crops(self.cells)
 
     @property
     def n_test_copies(self) -> int:
@@ -212,44 +192,38 @@ class FeaturizeSettings:
     def from_options(cls, **options: Any) -> Self:  # noqa: ANN401 - the fields above, as typed on a command line
         """Take the fields as a command line gives them: ``auto`` where a number may be chosen, and tables found.
 
-        Unless they are given, ``labels`` is the CSV beside the training folder that has its name (``data/train.csv``), and
-        ``sample`` the ``sample_submission.csv`` beside the test folder, where they exist.
-
         Raises
         ------
         OptionError
             If a value makes no sense.
         """
-        for name, flag in (("unit_images", "batch-size"), ("n_workers", "workers")):
-            text = str(options.get(name, "auto"))
-            if text != "auto" and not text.lstrip("-").isdecimal():
-                msg = f"--{flag} is {text!r}; expected auto or a number"
-                raise OptionError(msg)
-            options[name] = None if text == "auto" else int(text)
+        for name in ("unit_images", "n_workers"):
+            options[name] = auto_or_number(_FLAGS[name], str(options.get(name, "auto")))
         if isinstance(options.get("shard"), str):
             options["shard"] = _parse_shard(options["shard"])
         settings = cls(**options)
-        if settings.cells is not None:
-            return settings._of_cells(settings.cells)
-        train = settings.train_images
-        labels = train.with_name(f"{train.name}.csv") if train.name else Path(f"{train.absolute().name}.csv")
-        sample = settings.test_images.parent / "sample_submission.csv"
-        return dataclasses.replace(
-            settings,
-            labels=settings.labels or (labels if labels.is_file() else None),
-            sample=settings.sample or (sample if sample.is_file() else None),
-        )
+        return settings.with_tables() if settings.cells is None else settings._of_cells(settings.cells)
 
     def _of_cells(self, folder: Path) -> Self:
-        """Take crops and their tables for images and theirs."""
-        train, test = folder / "train", folder / "test"
+        """Take crops and their tables for images and theirs; they are read as they were written, whatever holds for images."""
+        planes = planes_of_crops(folder)
+        written: dict[str, Any] = {}
+        if planes is not None:
+            written = {
+                "pattern": CROP_PATTERN if planes else None,
+                "planes": planes,
+                "frame": None,
+                "scale": SCALE_BY_TYPE,
+            }
+        (labels, _, train), (sample, _, test) = (outputs(folder, split) for split in SPLITS)
         return dataclasses.replace(
             self,
             train_images=train,
             test_images=test,
-            labels=folder / "train.csv" if train.is_dir() else None,
-            sample=folder / "test.csv" if test.is_dir() else None,
+            labels=labels if train.is_dir() else None,
+            sample=sample if test.is_dir() else None,
             id_column="id",
+            **written,
         )
 
 

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features_cache.errors import ImagesMissing, TableError
+from featurize.image_settings import ImageSettings
 from featurize.manifest import Extra, Manifest, list_images, read_ids
-from featurize.parents import require_crops
 from featurize.reading import Reading
 from featurize.scale import Scale
-from featurize.settings import FeaturizeSettings
 
 
-def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
+def find_images(settings: ImageSettings) -> dict[str, Manifest]:
     """List the images of each split that there is.
 
     Raises
@@ -21,8 +20,7 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
     ImagesMissing
         If there is neither a training nor a test folder, or a named one is missing or empty.
     """
-    if settings.cells is not None:
-        require_crops(settings.cells)
+    settings.require_folders()
     manifests: dict[str, Manifest] = {}
     for split in settings.splits:
         planes = next((found.planes for found in manifests.values()), settings.named_planes)
@@ -38,12 +36,12 @@ def find_images(settings: FeaturizeSettings) -> dict[str, Manifest]:
     return manifests
 
 
-def find_split(settings: FeaturizeSettings, split: str, planes: Sequence[str]) -> Manifest | None:
+def find_split(settings: ImageSettings, split: str, planes: Sequence[str]) -> Manifest | None:
     """List the images of one split.
 
     Parameters
     ----------
-    settings : FeaturizeSettings
+    settings : ImageSettings
     split : str
         One of ``settings.splits``.
     planes : sequence of str
@@ -59,31 +57,21 @@ def find_split(settings: FeaturizeSettings, split: str, planes: Sequence[str]) -
     InputError, Refused
         As :func:`featurize.manifest.read_ids` and :func:`featurize.manifest.list_images`.
     """
-    defaults = settings if settings.cells is not None else FeaturizeSettings()
     is_test = split == settings.splits[1]
-    if is_test:
-        root, default, flag, table, id_column = (
-            settings.test_images,
-            defaults.test_images,
-            "--sample",
-            settings.sample,
-            None,
-        )
-    else:
-        root, default, flag = settings.train_images, defaults.train_images, "--labels"
-        table, id_column = settings.labels, settings.id_column
+    root = settings.test_images if is_test else settings.train_images
+    table, flag = (settings.sample, "--sample") if is_test else (settings.labels, "--labels")
     if table is not None and not table.is_file():
         msg = f"{flag} {table}: no such file; expected a CSV of image ids"
         raise TableError(msg)
-    if root == default and not root.exists():
+    if root in settings.optional_folders and not root.exists():
         return None
-    ids = None if table is None else read_ids(table, id_column)
+    ids = None if table is None else read_ids(table, None if is_test else settings.id_column)
     # The sample submission says which test images count; others in the folder do no harm.
     extra: Extra = "ignore" if is_test else "ignore both" if settings.ignore_unlabelled else "error"
     return list_images(root, ids=ids, pattern=settings.pattern, planes=planes, extra=extra).first(settings.limit)
 
 
-def reading_of(settings: FeaturizeSettings, manifests: Mapping[str, Manifest]) -> Reading:
+def reading_of(settings: ImageSettings, manifests: Mapping[str, Manifest]) -> Reading:
     """Say how the images are read: their planes are the same in each split."""
     return Reading(
         planes=next(iter(manifests.values())).planes,

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "heads": {"heads", "features_cache"},
     "cli": {"cli", *PACKAGES},
 }
-SOURCES = [HOUSE / "cli.py", *(path for package in PACKAGES for path in sorted((HOUSE / package).glob("*.py")))]
+SOURCES = [HOUSE / "cli.py", *(path for package in PACKAGES for path in sorted((HOUSE / package).rglob("*.py")))]
 
 
 def name_of(path: Path) -> str:
