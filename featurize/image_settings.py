@@ -42,6 +42,8 @@ class ImageSettings:
         Only the first images of each split, in id order.
     ignore_unlabelled : bool
         Whether images without a row in ``labels`` are left out instead of refused.
+    follow_symlinks : bool
+        Whether links may lead out of the folders of images.
 
     Raises
     ------
@@ -61,6 +63,7 @@ class ImageSettings:
     max_pixels: int = MAX_PIXELS
     limit: int | None = None
     ignore_unlabelled: bool = False
+    follow_symlinks: bool = False
 
     def __post_init__(self) -> None:
         for flag, value, least in (

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import stat
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,7 +17,8 @@ from features_cache.tables import read_table, require_column
 from features_cache.texts import Texts
 from featurize.blends import COLOURS
 from featurize.channel_files import channel_sets
-from featurize.nothing_found import ARCHIVES, EXTENSIONS, nothing_found
+from featurize.nothing_found import nothing_found
+from featurize.walk import walk
 
 Extra = Literal["error", "ignore", "ignore both"]
 _MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
@@ -132,6 +131,7 @@ def list_images(
     pattern: str | None = None,
     planes: Sequence[str] = (),
     extra: Extra = "error",
+    follow_links: bool = False,
 ) -> Manifest:
     """Find the files of every image.
 
@@ -147,6 +147,8 @@ def list_images(
         Names of an image's planes, in order. Unless given, the channels that ``pattern`` finds, or red, green and blue.
     extra : {"error", "ignore", "ignore both"}
         What an image without a row gets; with ``"ignore both"`` a row without an image is left out too.
+    follow_links : bool
+        Whether links may lead out of the folder.
 
     Returns
     -------
@@ -159,12 +161,14 @@ def list_images(
     OptionError
         If the pattern cannot be used, or finds too many channels.
     UnsafePath
-        If a file is a link out of the folder, or not a regular file.
+        As :func:`featurize.walk.walk`.
     """
     if pattern:
-        found, named = channel_sets(root, ((_escaped(path), path) for path in _walk(root)), pattern, planes)
+        found, named = channel_sets(
+            root, ((_escaped(path), path) for path in walk(root, follow_links=follow_links)), pattern, planes
+        )
     else:
-        found, named = _single_files(root), tuple(planes) or COLOURS
+        found, named = _single_files(root, follow_links=follow_links), tuple(planes) or COLOURS
     if not found:
         raise nothing_found(root, pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
@@ -191,57 +195,9 @@ def _escaped(path: Path) -> str:
         )
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the regular files below a folder, relative to it, in no order."""
-    if not root.is_dir():
-        if root.exists():
-            what = "an archive: unpack it first" if root.suffix.lower() in ARCHIVES else "a file"
-            msg = f"{root}: {what}; expected a folder of images"
-            raise ImagesMissing(msg)
-        msg = f"{root}: no such folder; name the folder of images with --train-images or --test-images"
-        raise ImagesMissing(msg)
-    inside = root.resolve()
-    pending = [root]
-    while pending:
-        folder = pending.pop()
-        with _listing(folder) as entries:
-            for entry in entries:
-                path = Path(entry.path)
-                if entry.is_symlink():
-                    _require_sound_link(path, root, inside)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(path)
-                elif path.suffix.lower() in EXTENSIONS:
-                    if not stat.S_ISREG(entry.stat().st_mode):
-                        msg = f"{path}: not a regular file (a pipe, device or folder link); refused"
-                        raise UnsafePath(msg)
-                    yield path.relative_to(root)
-
-
-def _listing(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-    try:
-        return os.scandir(folder)
-    except PermissionError as error:
-        msg = (
-            f"{folder}: cannot be listed ({error.strerror}); ask its owner for permission, or move it out of the images"
-        )
-        raise ImagesMissing(msg) from error
-
-
-def _require_sound_link(path: Path, root: Path, inside: Path) -> None:
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        msg = f"{path}: a link that leads nowhere or in a circle; refused. Remove it"
-        raise UnsafePath(msg) from error
-    if not target.is_relative_to(inside):
-        msg = f"{path}: a link out of {root}; refused. Copy the images in, or name the folder itself"
-        raise UnsafePath(msg)
-
-
-def _single_files(root: Path) -> dict[str, tuple[Path | None, ...]]:
+def _single_files(root: Path, *, follow_links: bool) -> dict[str, tuple[Path | None, ...]]:
     found: dict[str, tuple[Path | None, ...]] = {}
-    for path in _walk(root):
+    for path in walk(root, follow_links=follow_links):
         if _escaped(path) in found:
             msg = (
                 f"{root}: two files have the id {_escaped(path)!r}, one of them by bytes that are not UTF-8; rename one"

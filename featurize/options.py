@@ -60,6 +60,9 @@ def which_images(
     max_pixels: Annotated[int, typer.Option(help="Largest image that is decoded.")] = _DEFAULTS.max_pixels,
     limit: Annotated[int | None, typer.Option(help="Only the first images of each split, by id.")] = None,
     ignore_unlabelled: IgnoreUnlabelled = False,
+    follow_symlinks: Annotated[
+        bool, typer.Option("--follow-symlinks", help="Let links lead out of the folders of images.")
+    ] = False,
 ) -> dict[str, Any]:
     """Take these options as the fields of ``ImageSettings`` that they are."""
     return {
@@ -75,6 +78,7 @@ def which_images(
         "max_pixels": max_pixels,
         "limit": limit,
         "ignore_unlabelled": ignore_unlabelled,
+        "follow_symlinks": follow_symlinks,
     }
 
 

@@ -68,7 +68,15 @@ def find_split(settings: ImageSettings, split: str, planes: Sequence[str]) -> Ma
     ids = None if table is None else read_ids(table, None if is_test else settings.id_column)
     # The sample submission says which test images count; others in the folder do no harm.
     extra: Extra = "ignore" if is_test else "ignore both" if settings.ignore_unlabelled else "error"
-    return list_images(root, ids=ids, pattern=settings.pattern, planes=planes, extra=extra).first(settings.limit)
+    manifest = list_images(
+        root,
+        ids=ids,
+        pattern=settings.pattern,
+        planes=planes,
+        extra=extra,
+        follow_links=settings.follow_symlinks,
+    )
+    return manifest.first(settings.limit)
 
 
 def reading_of(settings: ImageSettings, manifests: Mapping[str, Manifest]) -> Reading:

@@ -179,6 +179,9 @@ def submit(
     probabilities: Annotated[Path | None, typer.Option(help="Where a CSV of probabilities goes.")] = None,
     heads: Heads = [],
     fill_quarantined: Annotated[str, typer.Option(help="no, or prior: what images without features get.")] = "no",
+    excel_safe: Annotated[
+        bool, typer.Option("--excel-safe", help="An apostrophe before what a spreadsheet takes for a formula.")
+    ] = False,
     overwrite: Overwrite = False,
     config: Config = None,
     as_json: AsJson = False,
@@ -201,6 +204,7 @@ def submit(
             cells_table=cells_table or if_there(_CELLS_TABLE),
             least_confidence=least_confidence,
             without_cells=without_cells,
+            excel_safe=excel_safe,
         )
     )
     say(ctx, submission.summary_lines(summary))

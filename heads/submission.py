@@ -30,6 +30,7 @@ from heads.submission_format import Filled, Form, read_form
 from heads.submit_settings import SubmitSettings
 from heads.thresholds import apply_thresholds
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 __all__ = ["SubmissionSummary", "SubmitSettings", "submit", "summary_lines"]
 
 
@@ -126,7 +127,7 @@ def submit(settings: SubmitSettings) -> SubmissionSummary:
     for path in filled.files:  # both or none, as far as can be known beforehand
         require_folder(path.parent)
     for path, content in filled.files.items():
-        _publish(path, content, folders[0])
+        _publish(path, _quoted(content) if settings.excel_safe else content, folders[0])
     asked = [("", each, each.heads) for each in runs]
     asked += [("cells/", each, each.cells.heads) for each in runs if hears_cells and each.cells is not None]
     return SubmissionSummary(
@@ -227,6 +228,15 @@ def check_replaceable(path: Path, folders: Sequence[Path], *, overwrite: bool) -
     if path.exists() or path.is_symlink():
         msg = f"{path}: exists, and is not a file that these runs wrote; expected to write a new one. Name another with --out, or use --overwrite"
         raise OutputExists(msg)
+
+
+def _quoted(table: pd.DataFrame) -> pd.DataFrame:
+    """Put an apostrophe before texts, names of columns included, that a spreadsheet would take for a formula (OWASP, "CSV injection")."""
+
+    def quoted(cell: object) -> object:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+    return table.map(quoted).rename(columns=quoted)
 
 
 def _publish(path: Path, table: pd.DataFrame, folder: Path) -> None:

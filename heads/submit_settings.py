@@ -43,6 +43,8 @@ class SubmitSettings:
         Of a class of a cell that is told, 0 to 1; the most confident one always is.
     without_cells : bool
         Whether images speak alone, although runs have heads of cells.
+    excel_safe : bool
+        Whether a text that a spreadsheet would take for a formula gets an apostrophe; Kaggle would not know such an id.
     """
 
     runs: tuple[Path, ...]
@@ -58,6 +60,7 @@ class SubmitSettings:
     cells_table: Path | None = None
     least_confidence: float = LEAST_CONFIDENCE
     without_cells: bool = False
+    excel_safe: bool = False
 
     def __post_init__(self) -> None:
         if not self.runs:

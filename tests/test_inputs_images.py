@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cache_data import QUICK, picture, quarantine
+from inputs_data import huge_png, png_chunk
 from PIL import Image
 
 from features_cache.reader import FeatureCache
@@ -23,21 +24,6 @@ from featurize.unit_range import unit_range
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN = Path("data/train")
-
-
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def huge_png() -> bytes:
-    """Declare 60,000 x 60,000 pixels in a hundred bytes."""
-    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", header)
-        + png_chunk(b"IDAT", zlib.compress(b""))
-        + png_chunk(b"IEND", b"")
-    )
 
 
 BAD_FILES = {

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from cache_data import QUICK, picture, quarantine
+from inputs_data import evil_weights
 from PIL import Image
 
 from features_cache.errors import ImagesMissing
@@ -140,15 +141,8 @@ def test_a_missing_or_unequal_channel_file_is_named(
     }
 
 
-class Evil:
-    """Would run a command when unpickled."""
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.system, ("touch evil-was-here",)
-
-
 def test_weights_that_carry_code_are_refused_and_nothing_runs(project: Path, run_cli: Run) -> None:
-    torch.save({"x": Evil()}, "squeezenet1_1.pth")
+    evil_weights()
     code, _, err = run_cli("featurize", "--backbone", "squeezenet1_1", "--weights", ".")
     assert code == 3
     assert "holds code beside tensors" in err

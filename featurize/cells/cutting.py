@@ -114,7 +114,11 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
     reading = reading_of(settings, manifests)
     for split, manifest in manifests.items():
         folders = crop_folders(manifest.ids, settings.out / split)
-        root, masks = (None, {}) if settings.masks is None else list_label_images(settings.masks, split)
+        root, masks = (
+            (None, {})
+            if settings.masks is None
+            else list_label_images(settings.masks, split, follow_links=settings.follow_symlinks)
+        )
         if root is not None and not set(masks) & set(folders):
             msg = f"--masks {root}: holds none of {len(folders)} label images looked for (first: '{folders[0]}.png'); found {listed(list(masks), 3)}"
             raise ImagesMissing(msg)

@@ -20,7 +20,7 @@ _NUMBERS = ("L", "P", "I", "F")
 """Pillow's modes of one number a pixel: of a palette's images the number counts, not its colour."""
 
 
-def list_label_images(folder: Path, split: str) -> tuple[Path, dict[str, SourceFile]]:
+def list_label_images(folder: Path, split: str, *, follow_links: bool = False) -> tuple[Path, dict[str, SourceFile]]:
     """Find label images by the ids that they belong to.
 
     Parameters
@@ -29,6 +29,8 @@ def list_label_images(folder: Path, split: str) -> tuple[Path, dict[str, SourceF
         Holds ``{id}.png`` or ``{id}.tif``; or, as the same id may be in training and test, a folder of the split's name with these.
     split : str
         ``train`` or ``test``.
+    follow_links : bool
+        Whether links may lead out of the folder.
 
     Returns
     -------
@@ -42,10 +44,10 @@ def list_label_images(folder: Path, split: str) -> tuple[Path, dict[str, SourceF
     ImagesMissing
         If there is none, or two for one id.
     UnsafePath
-        If a file is a link out of the folder, or not a regular file.
+        As :func:`featurize.walk.walk`.
     """
     root = folder / split if (folder / split).is_dir() else folder
-    manifest = list_images(root, ids=None)
+    manifest = list_images(root, ids=None, follow_links=follow_links)
     files: dict[str, SourceFile] = {}
     for name, (source,) in zip(manifest.ids, manifest.sources, strict=True):
         stem = PurePosixPath(name).with_suffix("").as_posix()
