@@ -111,8 +111,11 @@ def _anew(cache: FeatureCache, root: Path, plan: Plan, reading: Reading, *, repa
         return tuple(cache.ids[row] for row in np.flatnonzero(changed | damaged | ~cache.good))
     if changed.any():
         names = listed([cache.ids[row] for row in np.flatnonzero(changed)])
+        other_files = (
+            "Were other channel files named then? Name the same ones again (--planes). " if reading.by_file else ""
+        )
         msg = (
-            f"{cache.path}: {int(changed.sum())} images are not those that it was made from ({names}). "
+            f"{cache.path}: {int(changed.sum())} images are not those that it was made from ({names}). {other_files}"
             f"Add --repair to compute these anew. {WAYS_OUT}"
         )
         raise ImageChanged(msg)

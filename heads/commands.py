@@ -59,7 +59,9 @@ def fit_heads(
         list[str],
         typer.Option(help="ridge, logistic, mlp, linear, knn, or of permafeat.toml. (default: the first 3, and those)"),
     ] = [],
-    blocks: Annotated[list[str], typer.Option(help="Blocks of the cache. (default: all)")] = [],
+    blocks: Annotated[
+        list[str], typer.Option(help="Blocks of the cache, such as '*:red+green+blue'. (default: all)")
+    ] = [],
     views: Annotated[str, typer.Option(help="all or 0: which views train and predict.")] = "all",
     class_weight: Annotated[
         str | None, typer.Option(help="balanced or none. (default: balanced, unless resampled)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -312,17 +313,28 @@ def _by_parent(settings: FitSettings, images: LabelledImages, cache: FeatureCach
 def chosen_blocks(blocks: Sequence[Block], names: Sequence[str]) -> tuple[Block, ...]:
     """Return the blocks of a cache that were asked for, or all.
 
+    Parameters
+    ----------
+    blocks : sequence of Block
+    names : sequence of str
+        A ``*`` stands for anything: ``*:red+green+blue`` is this blend through every network. None for all.
+
     Raises
     ------
     OptionError
         If it lacks one.
     """
-    there = {block.name: block for block in blocks}
+    there = [block.name for block in blocks]
+    chosen: set[str] = set()
     for name in names:
-        if name not in there:
+        # Not fnmatch: brackets are brackets here.
+        expression = re.compile(".*".join(map(re.escape, name.split("*"))))
+        found = {each for each in there if expression.fullmatch(each)}
+        if not found:
             msg = f"--blocks {name}: no such block; the cache has {', '.join(there)}{did_you_mean(name, there)}"
             raise OptionError(msg)
-    return tuple(block for block in blocks if not names or block.name in names)
+        chosen |= found
+    return tuple(block for block in blocks if not names or block.name in chosen)
 
 
 def compared(test: Path | None, n_views: int) -> tuple[int, int]:

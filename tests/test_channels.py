@@ -66,6 +66,29 @@ def load(name: str = "train", folder: str = "features") -> tuple[dict[str, np.nd
         return {block.name: features[:, :, block.start : block.stop] for block in cache.blocks}, cache
 
 
+def test_each_file_is_decoded_once_however_many_blends_and_networks_see_it(
+    four_channels: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def counted(raw: bytes, **how: object) -> object:
+        decoded.append(len(raw))
+        return decode(raw, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("featurize.channels.decode", counted)
+    words = (*QUICK, *FILES, "--augment", "2", "--channels", "red+green+blue,yellow+blue+none,yellow")
+    assert run_cli("featurize", *words, "--backbone", "mnasnet0_5")[0] == 0
+    assert len(decoded) == 4 * (4 + 2)
+    assert len(load()[0]) == 6
+
+
+def test_other_channel_files_than_at_first_are_told(four_channels: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK, *FILES, "--channels", "red+green+blue")[0] == 0
+    code, _, err = run_cli("featurize", *QUICK, *FILES, "--channels", "yellow")
+    assert code == 2
+    assert "Were other channel files named then? Name the same ones again (--planes)" in err
+
+
 def test_blends_are_blocks_side_by_side_and_one_may_be_left_out_at_fit_time(four_channels: Path, run_cli: Run) -> None:
     words = (*QUICK, *FILES, "--channels", "red+green+blue,yellow+blue+none,yellow")
     assert run_cli("featurize", *words)[0] == 0

@@ -19,6 +19,7 @@ from features_cache.writer import write_cache
 from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
 from heads.evaluate import EvaluateSettings, _check_unseen, evaluate
 from heads.fitted import FittedHead, load_head
+from heads.gather import chosen_blocks
 from heads.report import metrics_table, runs_table
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import list_runs, load_heads, read_run
@@ -158,6 +159,16 @@ def test_views_0_trains_and_predicts_on_the_image_alone(project, tmp_path):
     figures = run.metrics["heads"]["ridge"]
     assert figures["view_0"]["weighted_f1"] == figures["weighted_f1"]["value"]
     assert load_heads(run.folder, read_run(run.folder))[0].head.n_features_in_ == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [("*", ["tiny", "wee"]), ("w*", ["wee"]), ("*iny", ["tiny"]), ("wee,t*y", ["tiny", "wee"])]
+)
+def test_a_star_stands_for_any_part_of_a_block_s_name(names, expected):
+    blocks = make_blocks()
+    assert [block.name for block in chosen_blocks(blocks, names.split(","))] == expected
+    with pytest.raises(OptionError, match=r"--blocks \[tw\]\*: no such block"):
+        chosen_blocks(blocks, ["[tw]*"])
 
 
 def test_the_headline_averages_as_many_views_as_the_test_cache_holds(tmp_path):
