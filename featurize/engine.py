@@ -95,7 +95,7 @@ class Engine:
         while True:
             try:
                 with _device_losses(self._device):
-                    return self._vectors(self.make_views(images, ids, views), names)[: len(images)]
+                    return self.forward(self.make_views(images, ids, views), names)[: len(images)]
             except RuntimeError as error:
                 if isinstance(error, DeviceLost) or not _is_out_of_memory(error):
                     raise
@@ -107,8 +107,21 @@ class Engine:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _vectors(self, views: Tensor, names: Sequence[str]) -> Tensor:
-        """Run networks on views, in pieces where the device's memory was too small before."""
+    def forward(self, views: Tensor, names: Sequence[str]) -> Tensor:
+        """Run networks on views, in pieces where the device's memory was too small before.
+
+        Parameters
+        ----------
+        views : float32 tensor on the device, shape (n, n_planes, side, side)
+            As :meth:`make_views` gives them.
+        names : sequence of str
+            Of blocks.
+
+        Returns
+        -------
+        float32 tensor on the CPU, shape (micro_batch, columns of these blocks)
+            Rows from n on are of padding.
+        """
         made: dict[tuple[Any, ...], list[Tensor]] = {}
         columns = []
         with torch.inference_mode():

@@ -1,0 +1,277 @@
+"""Featurize beside what it could be: the plain script, the pure forward pass, and the machine's own limit, in the same run.
+
+Run as ``python bench/featurize.py``; ``--precision float32`` with bfloat16 switched off, ``--device cuda`` on a card. Each measure is a
+process of its own, in turns, and the best turn counts. Weights are seeded and saved first: speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+HOUSE = Path(__file__).parent.parent
+sys.path.insert(0, str(HOUSE))  # before this folder, which holds a featurize.py too
+NETWORKS = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
+PLAIN_BATCH = 32
+
+
+def draw(folder: Path, n_images: int, side_px: int) -> None:
+    """Draw noisy RGB pictures, which PNG cannot shrink away."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for index in range(n_images):
+        pixels = rng.integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{index:05d}.png")
+
+
+def save_weights(folder: Path, networks: list[str]) -> None:
+    """Save seeded weights, for the plain script and for us."""
+    import torch
+    from torchvision import models
+
+    (folder / "weights").mkdir()
+    for name in networks:
+        torch.manual_seed(0)
+        torch.save(models.get_model(name, weights=None).state_dict(), folder / "weights" / f"{name}.pth")
+
+
+def limit(options: argparse.Namespace) -> dict[str, float]:
+    """Measure products of 4,096-square matrices, in TFLOP/s."""
+    import torch
+
+    found = {}
+    for kind in ("float32", "bfloat16"):
+        a, b = (torch.randn(4096, 4096, device=options.device).to(getattr(torch, kind)) for _ in range(2))
+        took = []
+        for _ in range(4):
+            _wait(options.device)
+            began = time.perf_counter()
+            a @ b
+            _wait(options.device)
+            took.append(time.perf_counter() - began)
+        found[kind] = 2 * 4096**3 / min(took) / 1e12
+    return found
+
+
+def flops(options: argparse.Namespace) -> dict[str, float]:
+    """Count what one view costs in each network, in GFLOP (a multiplication and an addition are two)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from torchvision import models
+
+    found = {}
+    for name in options.networks:
+        network = models.get_model(name, weights=None).eval()
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 3, 224, 224))
+        found[name] = counter.get_total_flops() / 1e9
+    return found
+
+
+def plain(options: argparse.Namespace) -> dict[str, float]:
+    """Do what a script does: for each network and each view a DataLoader and an eager float32 forward, and arrays saved."""
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import models, transforms
+
+    class Pictures(Dataset):  # type: ignore[type-arg]
+        def __init__(self, *, augmented: bool) -> None:
+            self.paths = sorted((options.folder / "images").iterdir())
+            flips = [transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip(), transforms.RandomRotation(180)]
+            to_tensor = [transforms.Resize((224, 224)), transforms.ToTensor()]
+            mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+            steps = [*(flips if augmented else []), *to_tensor, transforms.Normalize(mean, std)]
+            self.transform = transforms.Compose(steps)
+
+        def __len__(self) -> int:
+            return len(self.paths)
+
+        def __getitem__(self, index: int) -> Any:  # noqa: ANN401 - a tensor
+            return self.transform(Image.open(self.paths[index]).convert("RGB"))
+
+    began, n_views = time.perf_counter(), 0
+    for name in options.networks:
+        network = models.get_model(name, weights=None)
+        network.load_state_dict(torch.load(options.folder / "weights" / f"{name}.pth", weights_only=True))
+        network.eval().to(options.device)
+        for view in range(1 + options.augment):
+            loader = DataLoader(Pictures(augmented=view > 0), batch_size=PLAIN_BATCH, num_workers=0)
+            with torch.no_grad():
+                vectors = [network(batch.to(options.device)).cpu().numpy() for batch in loader]
+            np.save(options.folder / f"{name}-{view}.npy", np.concatenate(vectors))
+            n_views += len(loader.dataset)  # type: ignore[arg-type]
+    return {"views_s": n_views / len(options.networks) / (time.perf_counter() - began)}
+
+
+def forward(options: argparse.Namespace) -> dict[str, float]:
+    """Run the engine on the same tensors again and again: networks alone."""
+    import torch
+
+    from featurize import work
+    from featurize.augmentation import FLIPS_AND_TURNS
+    from featurize.engine import Engine
+    from featurize.settings import FeaturizeSettings
+
+    settings = FeaturizeSettings.from_options(**_asked(options))
+    planned = work.plan_work(settings)
+    plan = planned.plans["train"]
+    engine = Engine(planned.build(), plan, FLIPS_AND_TURNS)
+    images = torch.rand(engine.micro_batch, 3, 224, 224).to(options.device)
+    names = [block.name for block in plan.blocks]
+    took: list[float] = []
+    until = time.perf_counter() + options.seconds
+    while len(took) < 3 or time.perf_counter() < until:
+        began = time.perf_counter()
+        engine.forward(images, names)
+        took.append(time.perf_counter() - began)
+    # Half of the passes: a busy machine slows some of them, and the first are slow on any.
+    steady = sorted(took)[: max(1, len(took) // 2)]
+    return {"views_s": len(images) * len(steady) / sum(steady), "micro_batch": engine.micro_batch}
+
+
+def ours(options: argparse.Namespace) -> dict[str, float]:
+    """Type the command: from files to a published cache."""
+    out = options.folder / "features"
+    subprocess.run(["rm", "-rf", str(out)], check=True)  # noqa: S607
+    words = [sys.executable, "-m", "cli", "--quiet", "featurize", "--json"]
+    words += [f"--{name}={value}" for name, value in _typed(options).items()]
+    began = time.perf_counter()
+    done = subprocess.run(words, cwd=options.folder, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    wall = time.perf_counter() - began
+    split = json.loads(done.stdout)["splits"][0]
+    n_views = split["n_computed"] * split["n_views"]
+    return {
+        "views_s": n_views / split["wall_s"],
+        "whole_views_s": n_views / wall,
+        "start_s": wall - split["wall_s"],
+        "peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3,
+    }
+
+
+def _typed(options: argparse.Namespace) -> dict[str, str]:
+    return {
+        "train-images": str(options.folder / "images"),
+        "out": str(options.folder / "features"),
+        "backbone": ",".join(options.networks),
+        "weights": str(options.folder / "weights"),
+        "augment": str(options.augment),
+        "device": options.device,
+        "precision": options.precision,
+    }
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "train_images": options.folder / "images",
+        "out": options.folder / "none",
+        "backbones": tuple(options.networks),
+        "weights": (str(options.folder / "weights"),),
+        "augment": options.augment,
+        "device": options.device,
+        "precision": options.precision,
+    }
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(HOUSE)}
+
+
+MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
+    "limit": limit,
+    "flops": flops,
+    "plain": plain,
+    "forward": forward,
+    "ours": ours,
+}
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Take one measure in a process of its own."""
+    words = [sys.executable, __file__, "--measure", name, "--folder", str(options.folder)]
+    for flag in ("device", "precision", "augment", "seconds"):
+        words += [f"--{flag}", str(getattr(options, flag))]
+    words += ["--networks", *options.networks]
+    done = subprocess.run(words, env=_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name}: {done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def table(options: argparse.Namespace) -> None:
+    """Take all measures in turns, and print them side by side."""
+    with tempfile.TemporaryDirectory() as place:
+        options.folder = Path(place)
+        draw(options.folder, options.images, options.side)
+        save_weights(options.folder, options.networks)
+        cost = sum(measure("flops", options).values())
+        turns: dict[str, list[dict[str, float]]] = {name: [] for name in ("limit", "plain", "forward", "ours")}
+        for turn in range(options.times):
+            for name, found in turns.items():
+                if name != "plain" or turn < options.plain_times:
+                    found.append(measure(name, options))
+    best = {name: max(found, key=lambda each: each.get("views_s", 0)) for name, found in turns.items() if found}
+    top = {kind: max(each[kind] for each in turns["limit"]) for kind in turns["limit"][0]}
+    print(
+        f"{options.images} images of {options.side} px x {1 + options.augment} views; {options.device}, {options.precision}"
+    )
+    print(f"{', '.join(options.networks)}: {cost:.1f} GFLOP a view")
+    print(f"products of matrices: float32 {top['float32']:.2f}, bfloat16 {top['bfloat16']:.2f} TFLOP/s")
+    print(f"{'':<34}{'views/s':>9}{'of plain':>10}{'of forward':>12}{'of float32 limit':>18}")
+    for name, told in (
+        ("plain", "plain script, float32"),
+        ("forward", "pure forward of our engine"),
+        ("ours", "ours, end to end"),
+    ):
+        if name in best:
+            rate = best[name]["views_s"]
+            beside_plain = f"{rate / best['plain']['views_s']:.2f}" if "plain" in best else "-"
+            share = rate * cost / 1e3 / top["float32"]
+            print(f"{told:<34}{rate:>9.2f}{beside_plain:>10}{rate / best['forward']['views_s']:>12.3f}{share:>18.2f}")
+    print(f"start to first batch {best['ours']['start_s']:.1f} s; peak {best['ours']['peak_mb']:,.0f} MB")
+
+
+def main() -> None:
+    """Print the table, or take one measure for it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--side", type=int, default=224)
+    parser.add_argument("--augment", type=int, default=6)
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--times", type=int, default=2)
+    parser.add_argument("--plain-times", type=int, default=1, help="the slowest of all")
+    parser.add_argument("--seconds", type=float, default=20, help="of pure forward passes")
+    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(MEASURES[options.measure](options)))
+    else:
+        table(options)
+
+
+if __name__ == "__main__":
+    main()
