@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import ImagesMissing, listed
+from features_cache.errors import ImagesMissing, OptionError, listed
 from features_cache.layout import HASH_BYTES
 from features_cache.recipe import digest_of
 from features_cache.sources import SourceFile, Sources
@@ -115,6 +115,8 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
     for split, manifest in manifests.items():
         folders = crop_folders(manifest.ids, settings.out / split)
         root, masks = (None, {}) if settings.masks is None else list_label_images(settings.masks, split)
+        for place in filter(None, (manifest.root, root)):
+            _require_apart(settings.out / split, place)
         if root is not None and not set(masks) & set(folders):
             msg = f"--masks {root}: holds none of {len(folders)} label images looked for (first: '{folders[0]}.png'); found {listed(list(masks), 3)}"
             raise ImagesMissing(msg)
@@ -132,6 +134,13 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
             )
         )
     return jobs
+
+
+def _require_apart(crops: Path, images: Path) -> None:
+    """Check that crops would not lie among images: the next run would take them for further ones."""
+    if crops.resolve().is_relative_to(images.resolve()):
+        msg = f"{crops}: lies in {images}, where the crops would be taken for further images; choose another --out"
+        raise OptionError(msg)
 
 
 def cut_image(
