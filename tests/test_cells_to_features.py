@@ -78,15 +78,23 @@ def test_crops_of_ordinary_images_need_no_pattern_and_more_images_extend_the_cac
         assert len(np.unique(cache.load()[:, 0], axis=0)) == 8
 
 
-@pytest.mark.parametrize("channels", [("R", "far_R"), ("C_1", "C_2")])
-def test_channels_whose_names_hold_underscores_are_told_apart(
-    place: Path, run_cli: Run, channels: tuple[str, str]
-) -> None:
+def with_channels(first: str, second: str) -> None:
     write_split("train", [1], write_channels)
-    for old, new in zip(("er", "nucleus"), channels, strict=True):
+    for old, new in (("er", first), ("nucleus", second)):
         Path(f"data/train/train0_{old}.png").rename(f"data/train/{new}-train0.png")
     Path("data/train/train0_tubules.png").unlink()
-    assert run_cli("cells", "--pattern", "{channel}-{id}.png", "--nucleus", channels[1])[0] == 0
-    code, _, err = run_cli("featurize", *QUICK, "--cells", "cells", "--channels", "+".join((*channels, "none")))
+
+
+def test_channels_of_crops_may_hold_underscores_and_need_no_pattern_to_be_named(place: Path, run_cli: Run) -> None:
+    with_channels("C_1", "C_2")
+    assert run_cli("cells", "--pattern", "{channel}-{id}.png", "--nucleus", "C_2")[0] == 0
+    code, _, err = run_cli("featurize", *QUICK, "--cells", "cells", "--channels", "C_1+C_2+none")
     assert code == 0, err
     assert parents_in("features/train_cells.h5") == {f"train0/{number:03d}": "train0" for number in range(1, 5)}
+
+
+def test_channels_that_crops_names_could_not_tell_apart_are_refused(place: Path, run_cli: Run) -> None:
+    with_channels("R", "far_R")
+    code, _, err = run_cli("cells", "--pattern", "{channel}-{id}.png", "--nucleus", "far_R")
+    assert code == 2
+    assert "channels 'far_R' and 'R': by '{id}_{channel}.png' crops of the one would be taken for the other's" in err

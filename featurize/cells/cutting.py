@@ -19,6 +19,7 @@ from features_cache.status import Status
 from features_cache.texts import Texts
 from featurize.bad_image import BadImage
 from featurize.cells.crops import CropFiles, cut, list_cells, without_border_nuclei
+from featurize.cells.folder import CROP_PATTERN
 from featurize.cells.label_images import decode_labels, list_label_images
 from featurize.cells.records import Parent, crop_folders
 from featurize.cells.segment import find_cells, find_nuclei
@@ -133,7 +134,17 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
                 warnings=manifest.warnings,
             )
         )
+    _require_unlike(jobs[0].crop_channels)
     return jobs
+
+
+def _require_unlike(channels: Sequence[str]) -> None:
+    """Check that crops' files can be told apart by their names, of which a channel is the shortest end that fits."""
+    for name in channels:
+        ends = [other for other in channels if name.endswith(f"_{other}")]
+        if ends:
+            msg = f"channels {name!r} and {ends[0]!r}: by {CROP_PATTERN!r} crops of the one would be taken for the other's; rename one"
+            raise OptionError(msg)
 
 
 def _require_apart(crops: Path, images: Path) -> None:
