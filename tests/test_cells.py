@@ -260,6 +260,20 @@ def test_a_palette_s_numbers_count_and_a_missing_label_image_quarantines(place: 
     assert rows_of("cells/train_images.csv")[1]["n_cells"] == "4"
 
 
+def test_a_label_image_of_several_pages_is_quarantined_and_so_is_half_of_one(place: Path, run_cli: Run) -> None:
+    write_split("train", [1, 2], write_grey)
+    first, second = (Image.fromarray(drawn(seed).cells.astype(np.uint8)) for seed in (1, 2))
+    Path("masks").mkdir()
+    first.save("masks/train0.tif", save_all=True, append_images=[second])
+    second.save("masks/train1.png")
+    whole = Path("masks/train1.png").read_bytes()
+    Path("masks/train1.png").write_bytes(whole[: len(whole) // 2])
+    assert run_cli("cells", "--masks", "masks", "--max-bad", "1")[0] == 4
+    reasons = [row["reason"] for row in rows_of("cells/train_images.csv")]
+    assert "label image: 2 pages; expected one" in reasons[0]
+    assert "label image: truncated or damaged PNG" in reasons[1]
+
+
 def test_label_images_of_no_image_two_of_one_and_options_of_finding_are_errors(place: Path, run_cli: Run) -> None:
     write_split("train", [1], write_grey)
     save(Path("masks/other.png"), drawn(1).cells.astype(np.uint8))

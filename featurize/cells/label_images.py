@@ -93,9 +93,12 @@ def decode_labels(raw: bytes, shape: tuple[int, int], max_pixels: int) -> NDArra
             Status.UNSUPPORTED, f"{found}; expected whole numbers, 0 and one a cell (8, 16 or 32 bits of grey)"
         )
     try:
+        n_pages = getattr(image, "n_frames", 1)
         pixels = np.asarray(image)
     except Exception as error:
         raise BadImage(Status.TRUNCATED, f"label image: truncated or damaged {image.format} ({error})") from error
+    if n_pages > 1:
+        raise BadImage(Status.UNSUPPORTED, f"label image: {n_pages} pages; expected one")
     # From 2 ** 24 on floats skip whole numbers, and two cells may have become one.
     most = _EXACT if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
     if not ((pixels >= 0).all() and (pixels <= most).all() and (pixels == np.floor(pixels)).all()):
