@@ -112,7 +112,7 @@ if __name__ == "__main__":
     parser.add_argument("--speed", action="store_true", help="images/s instead of rates")
     given = parser.parse_args()
     if given.speed:
-        speed(512, 40)
-        speed(2048, 8)
+        speed(512, 20)
+        speed(2048, 4)
     else:
         rates(given.seed, given.seeds)
