@@ -201,30 +201,31 @@ class FeaturizeSettings(ImageSettings):
             options[name] = auto_or_number(_FLAGS[name], str(options.get(name, "auto")))
         if isinstance(options.get("shard"), str):
             options["shard"] = _parse_shard(options["shard"])
-        settings = cls(**options)
-        return settings.with_tables() if settings.cells is None else settings._of_cells(settings.cells)
+        if options.get("cells") is None:
+            return cls(**options).with_tables()
+        # Before the settings are made: they ask whether the channels are among the planes.
+        return cls(**(options | _of_cells(options["cells"])))
 
-    def _of_cells(self, folder: Path) -> Self:
-        """Take crops and their tables for images and theirs; they are read as they were written, whatever holds for images."""
-        planes = planes_of_crops(folder)
-        written: dict[str, Any] = {}
-        if planes is not None:
-            written = {
-                "pattern": CROP_PATTERN if planes else None,
-                "planes": planes,
-                "frame": None,
-                "scale": SCALE_BY_TYPE,
-            }
-        (labels, _, train), (sample, _, test) = (outputs(folder, split) for split in SPLITS)
-        return dataclasses.replace(
-            self,
-            train_images=train,
-            test_images=test,
-            labels=labels if train.is_dir() else None,
-            sample=sample if test.is_dir() else None,
-            id_column="id",
-            **written,
-        )
+
+def _of_cells(folder: Path) -> dict[str, Any]:
+    """Take crops and their tables for images and theirs; they are read as they were written, whatever holds for images."""
+    planes = planes_of_crops(folder)
+    written: dict[str, Any] = {}
+    if planes is not None:
+        written = {
+            "pattern": CROP_PATTERN if planes else None,
+            "planes": planes,
+            "frame": None,
+            "scale": SCALE_BY_TYPE,
+        }
+    (labels, _, train), (sample, _, test) = (outputs(folder, split) for split in SPLITS)
+    return written | {
+        "train_images": train,
+        "test_images": test,
+        "labels": labels if train.is_dir() else None,
+        "sample": sample if test.is_dir() else None,
+        "id_column": "id",
+    }
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import ImagesMissing, listed
+from features_cache.errors import ImagesMissing, OptionError, listed
 from features_cache.layout import HASH_BYTES
 from features_cache.recipe import digest_of
 from features_cache.sources import SourceFile, Sources
@@ -19,6 +19,7 @@ from features_cache.status import Status
 from features_cache.texts import Texts
 from featurize.bad_image import BadImage
 from featurize.cells.crops import CropFiles, cut, list_cells, without_border_nuclei
+from featurize.cells.folder import CROP_PATTERN
 from featurize.cells.label_images import decode_labels, list_label_images
 from featurize.cells.records import Parent, crop_folders
 from featurize.cells.segment import find_cells, find_nuclei
@@ -119,6 +120,8 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
             if settings.masks is None
             else list_label_images(settings.masks, split, follow_links=settings.follow_symlinks)
         )
+        for place in filter(None, (manifest.root, root)):
+            _require_apart(settings.out / split, place)
         if root is not None and not set(masks) & set(folders):
             msg = f"--masks {root}: holds none of {len(folders)} label images looked for (first: '{folders[0]}.png'); found {listed(list(masks), 3)}"
             raise ImagesMissing(msg)
@@ -135,7 +138,24 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
                 warnings=manifest.warnings,
             )
         )
+    _require_unlike(jobs[0].crop_channels)
     return jobs
+
+
+def _require_unlike(channels: Sequence[str]) -> None:
+    """Check that crops' files can be told apart by their names, of which a channel is the shortest end that fits."""
+    for name in channels:
+        ends = [other for other in channels if name.endswith(f"_{other}")]
+        if ends:
+            msg = f"channels {name!r} and {ends[0]!r}: by {CROP_PATTERN!r} crops of the one would be taken for the other's; rename one"
+            raise OptionError(msg)
+
+
+def _require_apart(crops: Path, images: Path) -> None:
+    """Check that crops would not lie among images: the next run would take them for further ones."""
+    if crops.resolve().is_relative_to(images.resolve()):
+        msg = f"{crops}: lies in {images}, where the crops would be taken for further images; choose another --out"
+        raise OptionError(msg)
 
 
 def cut_image(

@@ -39,11 +39,14 @@ class Foreground:
         Standard deviation of the height where there is only background.
     threshold : float
         Otsu's, and above the noise.
+    unevenness : float
+        How far the background's brightest and darkest place lie apart.
     """
 
     height: Plane
     noise: float
     threshold: float
+    unevenness: float
 
 
 def foreground(plane: Plane, *, smooth_px: float, diameter_px: float, share_of_otsu: float) -> Foreground:
@@ -69,13 +72,27 @@ def foreground(plane: Plane, *, smooth_px: float, diameter_px: float, share_of_o
     -------
     Foreground
     """
+    background = _even_background(plane)
     # Before it is smoothed: a filter bends a slope at the picture's border, and what is bent looks bright.
-    height = ndimage.gaussian_filter(plane - _even_background(plane), smooth_px)
+    height = ndimage.gaussian_filter(plane - background, smooth_px)
     bright = height > max(_otsu(height), _SURE * noise_below(height))
     height -= _local_background(height, bright, diameter_px)
     # A picture without noise still has rounding, which must not count as light.
     noise = max(noise_below(height), _ROUNDING * float(np.ptp(plane)))
-    return Foreground(height, noise, max(share_of_otsu * _otsu(height), _SURE * noise))
+    threshold = max(share_of_otsu * _otsu(height), _SURE * noise)
+    return Foreground(height, noise, threshold, float(np.ptp(background)))
+
+
+def in_own_unit(plane: Plane) -> Plane:
+    """Divide a plane by the power of two that brings its range to between 1/2 and 1: whatever its unit, nothing under- or overflows.
+
+    Examples
+    --------
+    >>> in_own_unit(np.float32([0, 3000])).tolist()
+    [0.0, 0.732421875]
+    """
+    # A power of two changes no digit: planes that differ by one give the same cells to the pixel.
+    return np.ldexp(plane, -int(np.frexp(np.ptp(plane))[1]))
 
 
 def noise_below(height: Plane) -> float:

@@ -16,6 +16,7 @@ from featurize.bad_image import BadImage
 from featurize.manifest import list_images
 
 _FORMATS = ("PNG", "TIFF")
+_EXACT = 2**24
 _NUMBERS = ("L", "P", "I", "F")
 """Pillow's modes of one number a pixel: of a palette's images the number counts, not its colour."""
 
@@ -94,11 +95,17 @@ def decode_labels(raw: bytes, shape: tuple[int, int], max_pixels: int) -> NDArra
             Status.UNSUPPORTED, f"{found}; expected whole numbers, 0 and one a cell (8, 16 or 32 bits of grey)"
         )
     try:
+        n_pages = getattr(image, "n_frames", 1)
         pixels = np.asarray(image)
     except Exception as error:
         raise BadImage(Status.TRUNCATED, f"label image: truncated or damaged {image.format} ({error})") from error
-    if not (np.isfinite(pixels).all() and (pixels >= 0).all() and (pixels == np.floor(pixels)).all()):
-        raise BadImage(Status.UNSUPPORTED, "label image: numbers below 0 or with a fraction; expected 0 and one a cell")
+    if n_pages > 1:
+        raise BadImage(Status.UNSUPPORTED, f"label image: {n_pages} pages; expected one")
+    # From 2 ** 24 on floats skip whole numbers, and two cells may have become one.
+    most = _EXACT if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    if not ((pixels >= 0).all() and (pixels <= most).all() and (pixels == np.floor(pixels)).all()):
+        found = f"label image: numbers below 0, with a fraction, or as floats above {_EXACT}"
+        raise BadImage(Status.UNSUPPORTED, f"{found}; expected 0 and one a cell")
     labels = pixels.astype(np.int64)
     if labels.max() == 255 and set(np.unique(labels)) <= {0, 255}:
         raise BadImage(

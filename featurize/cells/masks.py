@@ -96,12 +96,15 @@ def decode_mask(text: str, height: int, width: int) -> NDArray[np.bool_]:
     """
     try:
         # No mask of this size has more bytes: a foreign text must not fill the memory.
-        raw = zlib.decompressobj().decompress(
-            base64.b64decode(text, validate=True), _MOST_GROUPS * (height * width + 2)
-        )
+        stream = zlib.decompressobj()
+        raw = stream.decompress(base64.b64decode(text, validate=True), _MOST_GROUPS * (height * width + 2))
+        is_whole = stream.eof and not stream.unused_data
     except (binascii.Error, ValueError, zlib.error) as error:
         msg = f"mask {text[:20]!r}…: not base64 of zlib ({error}); expected what `cli cells` writes"
         raise TableError(msg) from error
+    if not is_whole:
+        msg = f"mask {text[:20]!r}…: cut off, or longer than one of {width} x {height} pixels can be; expected what `cli cells` writes"
+        raise TableError(msg)
     counts = _from_bytes(raw)
     if counts.min() < 0 or counts.max() > height * width or counts.sum() != height * width:
         msg = f"mask {text[:20]!r}…: its runs are not those of {width} x {height} = {height * width} pixels"

@@ -80,12 +80,11 @@ def _settle(settings: CellsSettings, jobs: Sequence[CellJob], making: Path) -> l
     """Look at what stands in the folder, make way where ``--overwrite`` asks for it, and say what stays."""
     out, rules = settings.out, _rules(settings, jobs)
     state = read_state(out)
-    if state is None:
-        require_ours(out)
-    elif settings.overwrite and (state.finished or dict(state.rules) != rules):
+    require_ours(out, state.sources if state else ())
+    if state and settings.overwrite and (state.finished or dict(state.rules) != rules):
         discard_all(out, making)
         state = None
-    else:
+    elif state:
         require_same_rules(out, state.rules, rules)
     try:
         found = [_found(job, out, state) for job in jobs]
@@ -229,11 +228,11 @@ def _require_few(job: CellJob, reasons: dict[int, str], max_bad: float) -> None:
 
 
 def _publish_tables(job: CellJob, out: Path, sizes: Sizes, reasons: dict[int, str], *, anew: bool) -> Path:
-    """Publish the table of images, then that of cells, which says that a split is done."""
+    """Publish the table of cells, then that of images: where the second is as it should be, so is the first."""
     cells_path, images_path, _ = outputs(out, job.split)
     images = images_csv(job.ids, sizes, reasons)
     is_there = cells_path.is_file() and images_path.is_file() and images_path.read_bytes() == images
     if anew or not is_there:
-        publish(images_path, [images], replace=True)
         publish_cells(cells_path, job.ids, job.folders, sorted(sizes))
+        publish(images_path, [images], replace=True)
     return cells_path

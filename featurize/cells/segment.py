@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from features_cache.extras import load_extra
-from featurize.cells.foreground import Mask, Plane, enlarge, foreground, noise_below, shrink, without_hot_pixels
+from featurize.cells.foreground import (
+    Foreground,
+    Mask,
+    Plane,
+    enlarge,
+    foreground,
+    in_own_unit,
+    noise_below,
+    shrink,
+    without_hot_pixels,
+)
 from featurize.cells.notches import Labels, cut_notches
 from featurize.cells.nucleus_size import LEAST_DIAMETER_PX, nucleus_diameter
 from featurize.cells.splitting import numbered, split
@@ -26,6 +36,8 @@ _HALF = 0.5
 _SHARE = 0.45
 _SURE = 8.0
 """Deviations of the noise, averaged over a quarter of a diameter, that a nucleus must rise above somewhere."""
+_SURE_OF_UNEVENNESS = 0.2
+"""And the part of the background's unevenness: where a vignette ends, a polynomial misses up to a sixth of it."""
 _LEAST_AREA = 0.1
 _MEDIAN_AREAS = (0.2, 5.0)
 _REACH = 4.0
@@ -55,6 +67,7 @@ def find_nuclei(plane: Plane, diameter_px: float | None = None) -> Labels:
     OptionError
         If scikit-image is not installed.
     """
+    plane = in_own_unit(plane)
     if diameter_px is not None:
         return _nuclei_of_size(plane, diameter_px)
     first = diameter = nucleus_diameter(plane)
@@ -100,7 +113,7 @@ def find_cells(nuclei: Labels, bodies: Sequence[Plane]) -> Labels:
     diameter = typical_diameter(nuclei)
     factor = _factor(diameter)
     seeds = _every(nuclei, factor)
-    height = _body_height(seeds, [shrink(body, factor) for body in bodies], diameter / factor)
+    height = _body_height(seeds, [shrink(in_own_unit(body), factor) for body in bodies], diameter / factor)
     if height is None:
         return nuclei
     noise = noise_below(height)
@@ -140,7 +153,7 @@ def _nuclei_of_size(plane: Plane, diameter_px: float) -> Labels:
         mask = ndimage.binary_opening(mask)
     if not mask.any():
         return np.zeros(plane.shape, np.int32)
-    labels = _without_noise(split(mask, above, height, size), height, size)
+    labels = _without_noise(split(mask, above, height, size), found, size)
     if not labels.any():
         return np.zeros(plane.shape, np.int32)
     owner, rise = _risen(labels, height, base, 3 * found.noise, size)
@@ -193,14 +206,14 @@ def _averaged(first: Filter, then: Filter | None, field: Plane, width_px: float)
     return averaged
 
 
-def _without_noise(labels: Labels, height: Plane, size: float) -> Labels:
-    """Leave out what does not rise above the noise as an object of this size does."""
-    averaged = ndimage.gaussian_filter(height, size / 4)
+def _without_noise(labels: Labels, found: Foreground, size: float) -> Labels:
+    """Leave out what does not rise above noise and uneven light as an object of this size does."""
+    averaged = ndimage.gaussian_filter(found.height, size / 4)
     free: Mask = ndimage.maximum_filter(labels, 2 * max(1, int(size / 4)) + 1) == 0
     if free.mean() < 0.02:
         free = np.ones_like(free)
     averaged -= np.median(averaged[free])
-    sure = _SURE * noise_below(averaged[free])
+    sure = max(_SURE * noise_below(averaged[free]), _SURE_OF_UNEVENNESS * found.unevenness)
     peaks = np.zeros(int(labels.max()) + 1, np.float32)
     np.maximum.at(peaks, labels.ravel(), averaged.ravel())
     return numbered(np.where((peaks > sure)[labels], labels, 0))

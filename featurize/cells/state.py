@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,24 +101,37 @@ def alone_in(out: Path) -> Iterator[Path]:
         make_folders(making, DISK)
         descriptor = os.open(making, os.O_RDONLY)
     try:
+        if not _lock(descriptor, making, out):
+            yield making  # a file system without locks: whoever else is at work there keeps what is in the making
+            return
+        _clear(making)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"{out}: another `cli cells` is at work there; wait for it, or choose another --out"
-            raise OutputExists(msg) from error
-        except OSError:
-            held = False  # a file system without locks: whoever else is at work there keeps what is in the making
-        else:
-            held = True
-        if held:
-            _clear(making)
-        yield making
-        if held:
+            yield making
+        finally:
             _clear(making)
             with contextlib.suppress(OSError):
                 making.rmdir()
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, making: Path, out: Path) -> bool:
+    """Lock a folder for this process; False where the file system has no locks."""
+    taken = f"{out}: another `cli cells` is at work there; wait for it, or choose another --out"
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputExists(taken) from error
+    except OSError:
+        return False
+    # Between opening and locking, whoever held it may have ended and removed it: the lock of a folder without a name guards nothing.
+    try:
+        is_there = os.path.samestat(os.fstat(descriptor), making.stat())
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        raise OutputExists(taken)
+    return True
 
 
 def _clear(making: Path) -> None:
@@ -129,8 +142,14 @@ def _clear(making: Path) -> None:
             DISK.unlink(path)
 
 
-def require_ours(out: Path) -> None:
-    """Check that nothing of other origin has a name that will be used: where there is no ``cells.json``, nothing may stand.
+def require_ours(out: Path, known: Container[str]) -> None:
+    """Check that nothing of other origin has a name that will be used, or removed.
+
+    Parameters
+    ----------
+    out : Path
+    known : container of str
+        The splits that ``cells.json`` speaks of; of the others nothing may stand.
 
     Raises
     ------
@@ -138,7 +157,7 @@ def require_ours(out: Path) -> None:
         If something does; ``--overwrite`` does not help, as it might be the images themselves.
     """
     for split in SPLITS:
-        for path in outputs(out, split):
+        for path in () if split in known else outputs(out, split):
             if path.exists() or path.is_symlink():
                 msg = f"{path}: exists, and no {out / STATE} says that `cli cells` made it; choose another --out"
                 raise OutputExists(msg)
