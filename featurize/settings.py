@@ -144,7 +144,8 @@ class FeaturizeSettings(ImageSettings):
         self._check_geometry()
 
     def _check_channels(self) -> None:
-        if planes := self.named_planes or (() if self.pattern else COLOURS):
+        # of crops `cli cells` told which channels there are, and files are listed by pattern: both are checked when they are read
+        if planes := self.named_planes or (() if self.pattern or self.cells else COLOURS):
             parse_blends(self.channels, planes)
 
     def _check_geometry(self) -> None:
