@@ -169,7 +169,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of everything (0)")
     group = parser.add_argument_group("s3 and s4")
     group.add_argument("--extra", type=int, default=0, metavar="N", help="further training images, in extra/ (0)")
-    group.add_argument("--hpa2018", type=Path, metavar="DIR", help="real train.csv and sample_submission.csv (all rows)")
+    group.add_argument(
+        "--hpa2018", type=Path, metavar="DIR", help="real train.csv and sample_submission.csv (all rows)"
+    )
     group.add_argument("--features", action="store_true", help="features of the images, in made/, for `cli import`")
     options = parser.parse_args()
     if options.system in {"s0", "s1", "s2"} and (options.extra or options.hpa2018 or options.features):

@@ -78,7 +78,9 @@ class Textures(NamedTuple):
 class Cell:
     """How far out each pixel lies in a cell and in its nucleus: 0 at the centre, 1 at the outline."""
 
-    def __init__(self, rng: np.random.Generator, centre: Array, cell_px: float, nucleus_px: float, side_px: int) -> None:
+    def __init__(
+        self, rng: np.random.Generator, centre: Array, cell_px: float, nucleus_px: float, side_px: int
+    ) -> None:
         rows, columns = np.mgrid[:side_px, :side_px] - centre[:, None, None]
         angle, away = np.arctan2(rows, columns), np.hypot(rows, columns)
         phase = rng.uniform(-np.pi, np.pi, 3)
