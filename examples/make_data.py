@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -95,7 +94,8 @@ def _features(images: Sequence[Image], seed: int) -> np.ndarray[tuple[int, ...],
     rows = rng_of(seed, "noise", images[0].id).normal(3, NOISE, (len(images), N_COLUMNS))
     for place, image in enumerate(images):
         rows[place] += moves[list(image.classes)].sum(0)
-    return np.maximum(rows, 0).astype(np.float16)
+    drawn: np.ndarray[tuple[int, ...], np.dtype[np.float16]] = np.maximum(rows, 0).astype(np.float16)
+    return drawn
 
 
 def _save(path: Path, pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
@@ -183,4 +183,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -40,11 +40,11 @@ def test_s2_submits_every_cell_with_the_blends_side_by_side(
         assert set(cells.parents or ()) <= set(images.ids)
         told = " ".join(cells.blocks[0].recipe.augmentation)
         assert all(term in told for term in ("flip", "rotation", "skew"))
-    words = ("--cells", "features/train_cells.h5", "--heads", "linear", "--folds", 2)
+    words = ("--cells", "features/train_cells.h5", "--heads", "ridge", "--folds", 2, "--blocks", BLENDS[1])
     typed(run_cli, "s2", "fit-heads", *words)
     run = json.loads(Path("runs/latest/run.json").read_text())
     assert len(run["classes"]) == 19
-    assert {"linear", "cells", "fused"} <= set(json.loads(Path("runs/latest/metrics.json").read_text())["heads"])
+    assert {"ridge", "cells", "fused"} <= set(json.loads(Path("runs/latest/metrics.json").read_text())["heads"])
     typed(run_cli, "s2", "submit")
 
     submission = require_rows_of_the_sample(["ImageID", "ImageWidth", "ImageHeight", "PredictionString"])

@@ -167,7 +167,8 @@ def draw_planes(
     light = np.array([150.0, 130.0, 160.0, 150.0]) * rng.lognormal(0, 0.1, len(CHANNELS))
     exposed = 8 + light[:, None, None] * np.stack([ndimage.gaussian_filter(plane, 0.6) for plane in signals])
     seen = exposed + rng.normal(0, 1, exposed.shape) * np.sqrt(exposed / 4)
-    return np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(np.rint(seen), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def _apart(rng: np.random.Generator, side_px: int, gap_px: float, n_wanted: int) -> list[Array]:
