@@ -88,10 +88,9 @@ class ImageSettings:
         """Names of the training and the test split."""
         return SPLITS
 
-    @property
-    def optional_folders(self) -> tuple[Path, Path]:
-        """Folders that may be missing: nobody asked for them."""
-        return DEFAULT_FOLDERS
+    def is_left_out(self, folder: Path) -> bool:
+        """Whether a split is to be passed over: nobody asked for its folder, and there is none."""
+        return folder in DEFAULT_FOLDERS and not folder.exists()
 
     def require_folders(self) -> None:
         """Check, before images are listed, that what was asked for is laid out as it must be."""

@@ -87,7 +87,8 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
 
 def _not_as_asked(work: Work, splits: Sequence[SplitSummary], names: Sequence[str]) -> list[str]:
     """Say what a user may not expect: a split without images, and views that were there already."""
-    told = [f"there is no folder of {split} images, so no {split}.h5" for split in names if split not in work.plans]
+    lacking = [split for split in names if split not in work.plans]
+    told = [f"there is no {_lacks(split)}, so no {split}.h5" for split in lacking]
     for split in splits:
         asked = work.plans[split.split].n_views
         if split.n_views > asked:
@@ -95,6 +96,11 @@ def _not_as_asked(work: Work, splits: Sequence[SplitSummary], names: Sequence[st
                 f"{split.path}: holds {split.n_views} views an image, {asked} asked for: all stay, and are averaged"
             )
     return told
+
+
+def _lacks(split: str) -> str:
+    images, _, cells = split.partition("_")
+    return f"cell of {images} images" if cells else f"folder of {images} images"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

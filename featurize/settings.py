@@ -10,8 +10,8 @@ from features_cache.errors import OptionError, did_you_mean, listed
 from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
 from featurize.augmentation import FLIPS_AND_TURNS, Augmentation
 from featurize.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
-from featurize.cells.folder import CROP_PATTERN, outputs, planes_of_crops, require_crops
-from featurize.image_settings import DEFAULT_FOLDERS, SPLITS, ImageSettings, auto_or_number
+from featurize.cells.folder import CROP_PATTERN, has_cells, outputs, planes_of_crops, require_crops
+from featurize.image_settings import SPLITS, ImageSettings, auto_or_number
 from featurize.scale import SCALE_BY_TYPE
 
 # Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
@@ -167,10 +167,9 @@ class FeaturizeSettings(ImageSettings):
         train, test = SPLITS
         return (train, test) if self.cells is None else (f"{train}_cells", f"{test}_cells")
 
-    @property
-    def optional_folders(self) -> tuple[Path, Path]:
-        """Folders that may be missing: nobody asked for them."""
-        return DEFAULT_FOLDERS if self.cells is None else (self.train_images, self.test_images)
+    def is_left_out(self, folder: Path) -> bool:
+        """Whether a split is to be passed over: nobody asked for its folder and there is none, or no image of it has a cell."""
+        return ImageSettings.is_left_out(self, folder) if self.cells is None else not has_cells(self.cells, folder.name)
 
     def require_folders(self) -> None:
         """Check that a folder of crops holds crops and their tables.

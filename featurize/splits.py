@@ -63,7 +63,7 @@ def find_split(settings: ImageSettings, split: str, planes: Sequence[str]) -> Ma
     if table is not None and not table.is_file():
         msg = f"{flag} {table}: no such file; expected a CSV of image ids"
         raise TableError(msg)
-    if root in settings.optional_folders and not root.exists():
+    if settings.is_left_out(root):
         return None
     ids = None if table is None else read_ids(table, None if is_test else settings.id_column)
     # The sample submission says which test images count; others in the folder do no harm.

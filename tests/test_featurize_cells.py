@@ -118,7 +118,7 @@ def test_training_crops_alone_will_do(cells: Path, run_cli: Run) -> None:
     (cells / "test").rmdir()
     code, _, err = run_cli("featurize", *WORDS)
     assert code == 0, err
-    assert "there is no folder of test_cells images, so no test_cells.h5" in err
+    assert "there is no cell of test images, so no test_cells.h5" in err
 
 
 def test_crops_of_one_file_a_channel_are_found_by_their_pattern(cells: Path, run_cli: Run) -> None:

@@ -24,7 +24,7 @@ def require_crops(folder: Path) -> None:
     Raises
     ------
     ImagesMissing
-        If it is no folder, or holds neither.
+        If it is no folder, holds neither, or no crop.
     TableError
         If crops have no table.
     """
@@ -36,6 +36,18 @@ def require_crops(folder: Path) -> None:
         if not (folder / f"{split}.csv").is_file():
             msg = f"{folder / split}.csv: no such file; expected the table of the crops in {folder / split}. Run `cli cells` again"
             raise TableError(msg)
+    if not any(has_cells(folder, split) for split in there):
+        msg = f"--cells {folder}: no image has a cell; expected crops. Look at --nucleus and --diameter of `cli cells`, or give it --masks"
+        raise ImagesMissing(msg)
+
+
+def has_cells(folder: Path, split: str) -> bool:
+    """Tell whether a split has any crop: in a table without rows, no image had a cell."""
+    table, _, crops = outputs(folder, split)
+    if not (crops.is_dir() and table.is_file()):
+        return False
+    with table.open("rb") as lines:
+        return bool(lines.readline()) and bool(lines.readline())
 
 
 def planes_of_crops(folder: Path) -> tuple[str, ...] | None:
