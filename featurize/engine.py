@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from features_cache.errors import DeviceLost
@@ -37,6 +39,8 @@ class Engine:
 
     Attributes
     ----------
+    device : torch.device
+        Where the networks are.
     micro_batch : int
         Views in one batch; always this many, the last ones padded.
     views_a_pass : int
@@ -52,7 +56,7 @@ class Engine:
     ) -> None:
         execution, recipe = plan.execution, plan.blocks[0].recipe
         self.micro_batch = self.views_a_pass = execution.micro_batch
-        self._device = torch.device(execution.device)
+        self.device = torch.device(execution.device)
         self._seed = recipe.seed
         self._augmentation = augmentation
         if execution.device == "cpu":
@@ -63,18 +67,18 @@ class Engine:
             torch.backends.cuda.matmul.allow_tf32 = False
         recipes = {block.name: block.recipe for block in plan.blocks}
         ready: dict[int, nn.Module] = {}
-        with _device_losses(self._device):
+        with _device_losses(self.device):
             for backbone in backbones.values():  # blocks may share one
                 if id(backbone) not in ready:
                     fast = lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
-                    ready[id(backbone)] = fast.to(self._device).to(memory_format=torch.channels_last)
+                    ready[id(backbone)] = fast.to(self.device).to(memory_format=torch.channels_last)
             self._networks = {name: ready[id(backbone)] for name, backbone in backbones.items()}
-            self._inputs = {name: NetworkInput(recipes[name], planes, self._device) for name in backbones}
+            self._inputs = {name: NetworkInput(recipes[name], planes, self.device) for name in backbones}
 
     def features(
         self, images: Tensor, ids: Sequence[str], views: Sequence[int], blocks: Sequence[str] | None = None
     ) -> Tensor:
-        """Compute the features of some views.
+        """Compute the features of some views. On a GPU this returns while it computes; :meth:`collect` waits.
 
         Parameters
         ----------
@@ -89,23 +93,43 @@ class Engine:
 
         Returns
         -------
-        float32 tensor on the CPU, shape (n, columns of these blocks)
+        float32 tensor on the device, shape (n, columns of these blocks)
         """
         names = list(blocks or self._networks)
         while True:
             try:
-                with _device_losses(self._device):
+                with _device_losses(self.device):
                     return self.forward(self.make_views(images, ids, views), names)[: len(images)]
             except RuntimeError as error:
                 if isinstance(error, DeviceLost) or not _is_out_of_memory(error):
                     raise
                 if self.views_a_pass == 1:
-                    msg = f"{self._device}: too little memory for a single view; free some, or take --device cpu (with another --out)"
+                    msg = f"{self.device}: too little memory for a single view; free some, or take --device cpu (with another --out)"
                     raise DeviceLost(msg) from error
             # Outside the handler: the error holds the tensors that were too large.
             self.views_a_pass = -(-self.views_a_pass // 2)
-            if self._device.type == "cuda":
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def collect(self, vectors: Tensor) -> NDArray[np.float32]:
+        """Wait for features and bring them to the processor.
+
+        Parameters
+        ----------
+        vectors : float32 tensor on the device, shape (n, n_columns)
+
+        Returns
+        -------
+        float32 array, shape (n, n_columns)
+
+        Raises
+        ------
+        DeviceLost
+            If the device failed while it computed them.
+        """
+        with _device_losses(self.device):
+            collected: NDArray[np.float32] = vectors.cpu().numpy()
+        return collected
 
     def forward(self, views: Tensor, names: Sequence[str]) -> Tensor:
         """Run networks on views, in pieces where the device's memory was too small before.
@@ -119,7 +143,7 @@ class Engine:
 
         Returns
         -------
-        float32 tensor on the CPU, shape (micro_batch, columns of these blocks)
+        float32 tensor on the device, shape (micro_batch, columns of these blocks)
             Rows from n on are of padding.
         """
         made: dict[tuple[Any, ...], list[Tensor]] = {}
@@ -135,7 +159,7 @@ class Engine:
                     for batch in made[wanted.key]
                 ]
                 columns.append(crops[0] if len(crops) == 1 else torch.stack(crops).mean(dim=0))
-        return torch.cat(columns, dim=1).cpu()
+        return torch.cat(columns, dim=1)
 
     def _padded(self, batch: Tensor) -> Tensor:
         """Pad to the one shape that the networks are given."""
@@ -145,7 +169,7 @@ class Engine:
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
         """Make of each image its view; shapes as in :meth:`features`, the result on the device and not normalised."""
-        return self._augmentation.views(images.to(self._device), self._seed, ids, views)
+        return self._augmentation.views(images.to(self.device), self._seed, ids, views)
 
 
 @contextlib.contextmanager

@@ -33,19 +33,23 @@ def square_of(recipe: Recipe) -> Square:
     return Square(recipe.fit, recipe.resize_px or recipe.size_px)
 
 
-def to_square(pixels: NDArray[np.float32], square: Square) -> Tensor:
+def as_planes(pixels: NDArray[np.float32] | NDArray[np.uint8]) -> Tensor:
+    """Turn an array of shape (height, width, n_planes) into a tensor of shape (n_planes, height, width)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def to_square(image: Tensor, square: Square) -> Tensor:
     """Fit an image into a square, bilinear with antialiasing.
 
     Parameters
     ----------
-    pixels : float32 array, shape (height, width, n_planes)
+    image : float32 tensor on any device, shape (n_planes, height, width)
     square : Square
 
     Returns
     -------
-    float32 tensor, shape (n_planes, side_px, side_px)
+    float32 tensor on that device, shape (n_planes, side_px, side_px)
     """
-    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     side_px = square.side_px
     height, width = image.shape[1:]
     if square.fit == "pad" and height != width:

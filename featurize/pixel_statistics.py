@@ -14,7 +14,7 @@ from features_cache.recipe import Recipe
 from featurize.bad_image import BadImage
 from featurize.blends import NONE, Blend
 from featurize.channels import load_image
-from featurize.geometry import Square, square_of, to_square
+from featurize.geometry import Square, as_planes, square_of, to_square
 from featurize.manifest import Manifest
 from featurize.reading import Reading
 
@@ -55,7 +55,7 @@ def plane_statistics(
             pixels = load_image(manifest.root, manifest.sources[row], reading).pixels
         except BadImage:
             return None  # told, counted and listed when its row is computed
-        fitted = (to_square(pixels, square).double() for square in squares)
+        fitted = (to_square(as_planes(pixels), square).double() for square in squares)
         return np.stack(
             [np.stack([planes.mean((1, 2)).numpy(), (planes**2).mean((1, 2)).numpy()]) for planes in fitted]
         )

@@ -6,13 +6,14 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages, WeightsMismatch
+from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages
 from features_cache.extend import Held
 from features_cache.files import remove_leftovers
 from features_cache.interrupt import StopFlag, stop_on_signals
+from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in
@@ -21,16 +22,18 @@ from features_cache.reader import FeatureCache
 from features_cache.settle import require_same_work, settle_plan
 from features_cache.writer import enter_all
 from featurize.backbones import Backbone
+from featurize.committer import Committer
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
 from featurize.geometry import square_of
+from featurize.image_reader import ImageReader
 from featurize.origin import licence_warnings
-from featurize.pipeline import ImageReader, compute_unit, first_unit_fault
 from featurize.provenance import same_bytes
 from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
+from featurize.units import StartedUnit
 from featurize.work import Work, plan_work, require_space
 
 
@@ -225,21 +228,24 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
     missing_blocks = held.missing_blocks()
     squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing_blocks}
-    reader = ImageReader(job.root, plan, job.reading, squares, n_workers=n_workers)
     networks = {name: backbones[name] for name in missing_blocks}
     engine = Engine(networks, plan, job.settings.augmentation, job.reading.planes)
-    for unit, images in reader.units(missing):
-        rows = compute_unit(plan, unit, images, engine, job.flag.check)
-        fault = None if ledger.done or plan.anew else first_unit_fault(rows, is_begun=bool(plan.base))
-        if fault:
-            raise WeightsMismatch(fault)
-        if not parts.commit(unit.number, rows):
-            # Another writer came first, perhaps with other last bits: its rows are what will be published.
-            rows = parts.read(unit.number)
-        ledger.enter(unit.number, rows)
-        n_computed += unit.n_images
-        job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))
-        _require_few(ledger, job.settings.max_bad, plan, job.root)
+    reader = ImageReader(job.root, plan, job.reading, squares, device=engine.device, n_workers=n_workers)
+
+    def entered(done: Iterable[tuple[StartedUnit, Rows]]) -> int:
+        n_images = 0
+        for started, rows in done:
+            ledger.enter(started.unit.number, rows)
+            n_images += started.unit.n_images
+            job.progress(job.split, len(plan.ids) - n_missing + n_computed + n_images, len(plan.ids))
+            _require_few(ledger, job.settings.max_bad, plan, job.root)
+        return n_images
+
+    with Committer(parts, is_first=lambda: not ledger.done and not plan.anew) as committer:
+        for unit, images in reader.units(missing):
+            started = StartedUnit(plan, unit, images, engine, job.flag.check)
+            n_computed += entered(committer.put(started))
+        n_computed += entered(committer.rest())
     if engine.views_a_pass < engine.micro_batch:
         note = f"computed {engine.views_a_pass} views at a time instead of {engine.micro_batch}, for want of memory"
         ledger.conversions[note] = n_computed

@@ -18,7 +18,7 @@ from features_cache.files import publish_written
 from featurize.bad_image import BadImage
 from featurize.blends import Blend, parse_blends
 from featurize.channels import load_image
-from featurize.geometry import Square, cut_crops, to_square
+from featurize.geometry import Square, as_planes, cut_crops, to_square
 from featurize.manifest import Manifest
 from featurize.reading import Reading
 from featurize.settings import TRAINED_SIZE_PX, FeaturizeSettings
@@ -196,7 +196,7 @@ def _views(
     """Make one image's views as featurize does: shape (views, planes, side, side)."""
     loaded = load_image(manifest.root, manifest.sources[index], reading)
     size_px = settings.size_px or TRAINED_SIZE_PX
-    pixels = to_square(loaded.pixels, Square(settings.fit, settings.resize_px or size_px))
+    pixels = to_square(as_planes(loaded.pixels), Square(settings.fit, settings.resize_px or size_px))
     n_views = 1 + (settings.augment if split == settings.splits[0] else settings.n_test_copies)
     image_id = manifest.ids[index]
     made = settings.augmentation.views(

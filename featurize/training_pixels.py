@@ -16,7 +16,7 @@ from featurize.bad_image import BadImage
 from featurize.blends import NONE, Blend
 from featurize.calibrate import CALIBRATION_IMAGES
 from featurize.channels import load_image
-from featurize.geometry import Square, square_of, to_square
+from featurize.geometry import Square, as_planes, square_of, to_square
 from featurize.inputs import NetworkInput
 from featurize.manifest import Manifest
 from featurize.networks import Statistics
@@ -74,7 +74,7 @@ def calibration_inputs(recipe: Recipe, manifests: Mapping[str, Manifest], readin
         if len(images) == CALIBRATION_IMAGES:
             break
         try:
-            images.append(to_square(load_image(manifest.root, sources, reading).pixels, square_of(recipe)))
+            images.append(to_square(as_planes(load_image(manifest.root, sources, reading).pixels), square_of(recipe)))
         except BadImage:
             continue  # told, counted and listed when its row is computed
     if not images:

@@ -18,7 +18,7 @@ from featurize.augmentation import Augmentation
 from featurize.backbones import build_backbone
 from featurize.device import choose_device, choose_precision, cpu_is_fast_in_bfloat16
 from featurize.engine import Engine
-from featurize.geometry import Square, to_square
+from featurize.geometry import Square, as_planes, to_square
 from featurize.precision import fold_batch_norm, lowered
 
 SIDE_PX = 64
@@ -40,7 +40,10 @@ def engine(device: str = "cpu", precision: str = "float32", micro_batch: int = 6
 
 def pictures(numbers: Sequence[int]) -> Tensor:
     return torch.stack(
-        [to_square(np.asarray(picture(number), np.float32) / 255, Square("stretch", SIDE_PX)) for number in numbers]
+        [
+            to_square(as_planes(np.asarray(picture(number), np.float32) / 255), Square("stretch", SIDE_PX))
+            for number in numbers
+        ]
     )
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from features_cache.reader import FeatureCache
-from featurize.geometry import Square, cut_crops, to_square
+from featurize.geometry import Square, as_planes, cut_crops, to_square
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -30,7 +30,7 @@ def test_crop_is_torchvision_s_resize_and_centre_crop(width: int, height: int, n
     image = pixels(width, height, n_planes)
     planes = torch.from_numpy(image.transpose(2, 0, 1).copy())
     resized = tv.resize(planes, [32], InterpolationMode.BILINEAR, antialias=True)
-    square = to_square(image, Square("crop", 32))
+    square = to_square(as_planes(image), Square("crop", 32))
     torch.testing.assert_close(square, tv.center_crop(resized, [32, 32]), atol=1e-6, rtol=0)
     (inner,) = cut_crops(square[None], 24, 1)
     torch.testing.assert_close(inner[0], tv.center_crop(resized, [24, 24]), atol=1e-6, rtol=0)
@@ -43,9 +43,12 @@ def test_pad_keeps_the_aspect_and_adds_zeros_on_both_sides(width: int, height: i
     top, left = (side - height) // 2, (side - width) // 2
     padded = np.zeros((side, side, 3), np.float32)
     padded[top : top + height, left : left + width] = image
-    np.testing.assert_array_equal(to_square(image, Square("pad", side)), padded.transpose(2, 0, 1))
+    np.testing.assert_array_equal(to_square(as_planes(image), Square("pad", side)), padded.transpose(2, 0, 1))
     torch.testing.assert_close(
-        to_square(image, Square("pad", 16)), to_square(padded, Square("stretch", 16)), atol=1e-6, rtol=0
+        to_square(as_planes(image), Square("pad", 16)),
+        to_square(as_planes(padded), Square("stretch", 16)),
+        atol=1e-6,
+        rtol=0,
     )
 
 
@@ -71,7 +74,7 @@ def test_features_of_five_crops_are_the_mean_of_each_crop_s(project: Path, real_
         "float32",
     )
     assert run_cli("featurize", *words, "--size", "64", "--resize", "80", "--crops", "5")[0] == 0
-    whole = to_square(np.asarray(picture(2), np.float32) / 255, Square("stretch", 80))
+    whole = to_square(as_planes(np.asarray(picture(2), np.float32) / 255), Square("stretch", 80))
     parts = []
     for index, crop in enumerate(cut_crops(whole[None], 64, 5)):
         folder = project / "crops" / str(index)
