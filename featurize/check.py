@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -35,6 +34,7 @@ from featurize.weights import WeightsChoice, hub_path, parse_weights
 from featurize.work import require_bytes
 
 _MOST_SHOWN = 20
+_NO_PIXELS = np.empty((0, 0, 0), np.float32)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ def _decode_all(
         n_images = len(manifest.ids)
         shown = "".join(f"\n  {text}" for text in bad[:_MOST_SHOWN])
         more = f"\n  and {len(bad) - _MOST_SHOWN} more" if len(bad) > _MOST_SHOWN else ""
-        too_many = len(bad) > max(1, settings.max_bad * n_images)
+        too_many = not settings.allows(len(bad), n_images)
         outcome = f"above --max-bad {settings.max_bad:g}" if too_many else "they would be quarantined"
         text = f"{manifest.root}: {len(bad)} of {n_images} images cannot be used, {outcome}:{shown}{more}"
         findings.add("error" if too_many else "warning", [text])
@@ -190,9 +190,9 @@ def _loaded(
             found = load_image(manifest.root, manifest.sources[row], reading)
         except BadImage as error:
             return error
-        return dataclasses.replace(found, pixels=found.pixels[:0])  # a queue of whole images would fill the memory
+        return dataclasses.replace(found, pixels=_NO_PIXELS)  # a queue of whole images would fill the memory
 
-    with ThreadPoolExecutor(settings.n_workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(settings.n_threads) as pool:
         rows = range(len(manifest.ids))
         for row, found in zip(rows, pool.map(one, rows), strict=True):
             yield manifest.ids[row], found
@@ -214,8 +214,9 @@ def _output(settings: FeaturizeSettings, manifests: Mapping[str, Manifest], colu
     n_bytes = 0
     for split, manifest in manifests.items():
         path = settings.out / f"{split}.h5"
-        n_views = 1 + (settings.augment if split == settings.splits[0] else settings.n_test_copies)
-        n_bytes += len(manifest.ids) * n_views * columns * {"float16": 2, "float32": 4}[settings.storage]
+        n_bytes += (
+            len(manifest.ids) * settings.n_views_of(split) * columns * {"float16": 2, "float32": 4}[settings.storage]
+        )
         if path.exists() and not settings.overwrite:
             with findings.gathered(), FeatureCache(path) as cache:
                 n_new = len(set(manifest.ids) - set(cache.ids))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Self
 
@@ -44,6 +45,10 @@ class ImageSettings:
         Whether images without a row in ``labels`` are left out instead of refused.
     follow_symlinks : bool
         Whether links may lead out of the folders of images.
+    max_bad : float
+        Share of images, 0 to 1, that may be unusable; one image always may.
+    n_workers : int or None
+        Threads that read images; chosen unless given.
 
     Raises
     ------
@@ -64,19 +69,34 @@ class ImageSettings:
     limit: int | None = None
     ignore_unlabelled: bool = False
     follow_symlinks: bool = False
+    max_bad: float = 0.01
+    n_workers: int | None = None
 
     def __post_init__(self) -> None:
         for flag, value, least in (
             ("limit", self.limit, 1),
             ("max-pixels", self.max_pixels, 1),
             ("frame", self.frame, 0),
+            ("workers", self.n_workers, 1),
         ):
             if value is not None and value < least:
                 msg = f"--{flag} is {value}; expected {least} or more"
                 raise OptionError(msg)
+        if not 0 <= self.max_bad <= 1:
+            msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
+            raise OptionError(msg)
         Scale.parse(self.scale)
         if self.pattern is not None:
             compile_pattern(self.pattern)
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that read images: four at most unless more are asked for, as the networks need cores too."""
+        return self.n_workers or min(4, os.cpu_count() or 1)
+
+    def allows(self, n_bad: int, n_images: int) -> bool:
+        """Whether so many of the images may be unusable."""
+        return n_bad <= max(1, self.max_bad * n_images)
 
     @property
     def named_planes(self) -> tuple[str, ...]:

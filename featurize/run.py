@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -197,7 +196,7 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
     if n_waiting:
         return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
     enter_all(ledger, parts, held)
-    _require_few(ledger, job.settings.max_bad, plan, job.root)
+    _require_few(ledger, job.settings, plan, job.root)
     weights = {network.block.name: network.origin.provenance for network in work.networks}
     finish(
         job.path,
@@ -220,17 +219,16 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     for number, found in parts.check(ours):
         if found is not None:
             ledger.enter(number, found)
-    _require_few(ledger, job.settings.max_bad, plan, job.root)
+    _require_few(ledger, job.settings, plan, job.root)
     missing = [held.unit(number) for number in ours if number not in ledger.done]
     n_missing = sum(unit.n_images for unit in missing)
     n_computed = 0
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
-    n_workers = job.settings.n_workers or min(4, os.cpu_count() or 1)
     missing_blocks = held.missing_blocks()
     squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing_blocks}
     networks = {name: backbones[name] for name in missing_blocks}
     engine = Engine(networks, plan, job.settings.augmentation, job.reading.planes)
-    reader = ImageReader(job.root, plan, job.reading, squares, device=engine.device, n_workers=n_workers)
+    reader = ImageReader(job.root, plan, job.reading, squares, device=engine.device, n_workers=job.settings.n_threads)
 
     def entered(done: Iterable[tuple[StartedUnit, Rows]]) -> int:
         n_images = 0
@@ -238,7 +236,7 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
             ledger.enter(started.unit.number, rows)
             n_images += started.unit.n_images
             job.progress(job.split, len(plan.ids) - n_missing + n_computed + n_images, len(plan.ids))
-            _require_few(ledger, job.settings.max_bad, plan, job.root)
+            _require_few(ledger, job.settings, plan, job.root)
         return n_images
 
     with Committer(parts, is_first=lambda: not ledger.done and not plan.anew) as committer:
@@ -252,11 +250,11 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     return n_computed
 
 
-def _require_few(ledger: Ledger, max_bad: float, plan: Plan, root: Path) -> None:
-    if len(ledger.reasons) > max(1, max_bad * len(plan.ids)):
+def _require_few(ledger: Ledger, settings: FeaturizeSettings, plan: Plan, root: Path) -> None:
+    if not settings.allows(len(ledger.reasons), len(plan.ids)):
         shown = "\n".join(f"  {line}" for line in ledger.bad[:20])
         msg = (
-            f"{root}: {len(ledger.reasons)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
+            f"{root}: {len(ledger.reasons)} of the images read so far cannot be used, above --max-bad {settings.max_bad:g} "
             f"of {len(plan.ids)}:\n{shown}\nMend or remove them and add --overwrite, or raise --max-bad to go on"
         )
         raise TooManyBadImages(msg)

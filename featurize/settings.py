@@ -10,7 +10,7 @@ from features_cache.errors import OptionError, did_you_mean, listed
 from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
 from featurize.augmentation import FLIPS_AND_TURNS, Augmentation
 from featurize.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
-from featurize.cells.folder import CROP_PATTERN, has_cells, outputs, planes_of_crops, require_crops
+from featurize.crop_folder import CROP_PATTERN, has_cells, outputs, planes_of_crops, require_crops
 from featurize.image_settings import SPLITS, ImageSettings, auto_or_number
 from featurize.scale import SCALE_BY_TYPE
 
@@ -57,14 +57,12 @@ class FeaturizeSettings(ImageSettings):
         1 or 5 squares of the networks' size whose vectors are averaged.
     device, precision : str
         Where and in which arithmetic the networks run.
-    unit_images, n_workers : int or None
-        Images committed together, and reading threads; chosen unless given.
+    unit_images : int or None
+        Images committed together; chosen unless given.
     seed : int
         Of the augmentation, and of random weights.
     storage : {"float16", "float32"}
         Number type in the cache.
-    max_bad : float
-        Share of images, 0 to 1, that may be quarantined; one image always may.
     overwrite : bool
         Whether to begin anew where something stands already.
     shard : tuple of int or None
@@ -94,10 +92,8 @@ class FeaturizeSettings(ImageSettings):
     device: str = "auto"
     precision: str = "auto"
     unit_images: int | None = None
-    n_workers: int | None = None
     seed: int = 0
     storage: Storage = "float16"
-    max_bad: float = 0.01
     overwrite: bool = False
     shard: tuple[int, int] | None = None
     repair: bool = False
@@ -108,7 +104,6 @@ class FeaturizeSettings(ImageSettings):
             "augment": 0,
             "tta": 0,
             "unit_images": 1,
-            "n_workers": 1,
             "seed": 0,
             "size_px": 8,
             "resize_px": 8,
@@ -131,9 +126,6 @@ class FeaturizeSettings(ImageSettings):
             if word not in known:
                 msg = f"--{flag} is {word!r}; expected one of {', '.join(known)}{did_you_mean(word, known)}"
                 raise OptionError(msg)
-        if not 0 <= self.max_bad <= 1:
-            msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
-            raise OptionError(msg)
         doubled = sorted({name for name in self.backbones if self.backbones.count(name) > 1})
         if doubled or not self.backbones:
             msg = f"--backbone names {listed(doubled)} twice" if doubled else "--backbone names no network"
@@ -181,6 +173,10 @@ class FeaturizeSettings(ImageSettings):
         """
         if self.cells is not None:
             require_crops(self.cells)
+
+    def n_views_of(self, split: str) -> int:
+        """Count the views of an image of a split."""
+        return 1 + (self.augment if split == self.splits[0] else self.n_test_copies)
 
     @property
     def n_test_copies(self) -> int:

@@ -197,7 +197,7 @@ def _views(
     loaded = load_image(manifest.root, manifest.sources[index], reading)
     size_px = settings.size_px or TRAINED_SIZE_PX
     pixels = to_square(as_planes(loaded.pixels), Square(settings.fit, settings.resize_px or size_px))
-    n_views = 1 + (settings.augment if split == settings.splits[0] else settings.n_test_copies)
+    n_views = settings.n_views_of(split)
     image_id = manifest.ids[index]
     made = settings.augmentation.views(
         pixels.expand(n_views, *pixels.shape), settings.seed, [image_id] * n_views, range(n_views)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping
 
 import torch
@@ -55,8 +54,7 @@ def dataset_statistics(
         if train not in manifests:
             msg = "--normalise dataset takes the statistics of the training images; featurize these first, or with the test images"
             raise ImagesMissing(msg)
-        n_workers = settings.n_workers or os.cpu_count() or 1
-        return plane_statistics(manifests[train], reading, [square], n_workers=n_workers, progress=progress)
+        return plane_statistics(manifests[train], reading, [square], n_workers=settings.n_threads, progress=progress)
 
     def statistics(blend: Blend, square: Square) -> tuple[tuple[float, ...], tuple[float, ...]]:
         needed = (set(blend.channels) or set(reading.planes)) - {NONE}

@@ -107,7 +107,7 @@ def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
         split: Plan(
             ids=manifest.ids,
             sources=manifest.sources,
-            n_views=1 + (settings.augment if split == settings.splits[0] else settings.n_test_copies),
+            n_views=settings.n_views_of(split),
             blocks=tuple(network.block for network in networks),
             unit_images=settings.unit_images or unit_images(device),
             execution=execution,

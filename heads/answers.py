@@ -11,6 +11,7 @@ import numpy as np
 from features_cache.errors import SubmissionError, listed
 from features_cache.reader import FeatureCache
 from heads.arrays import Bool, Float64, Indices
+from heads.ensemble import overall
 from heads.fitted import check_blocks
 from heads.fitted_run import FittedRun
 from heads.fused_run import NewCells
@@ -70,7 +71,7 @@ def ask_runs(
     said = []
     for each in runs:
         probabilities = np.tile(prior, (len(ids), 1))
-        *_, probabilities[good] = each.predict_rows(cache, rows[good]).values()
+        probabilities[good] = overall(each.predict_rows(cache, rows[good]))
         said.append(probabilities)
     return Answers(said=said, n_filled=int(np.sum(~good)))
 

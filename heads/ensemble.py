@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,23 @@ from heads.targets import Targets
 NAME = "ensemble"
 Kind = Literal["average", "greedy"]
 _N_ROUNDS = 50
+
+
+T = TypeVar("T")
+
+
+def overall(by_head: Mapping[str, T]) -> T:
+    """Return what belongs to the ensemble, or to the one head that there is.
+
+    Examples
+    --------
+    >>> overall({"ridge": 1, "mlp": 2, "ensemble": 3}), overall({"ridge": 1})
+    (3, 1)
+    """
+    if NAME in by_head:
+        return by_head[NAME]
+    (only,) = by_head.values()
+    return only
 
 
 def average(probabilities: Sequence[Float], weights: Sequence[float] | None = None) -> Float64:

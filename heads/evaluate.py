@@ -15,6 +15,7 @@ from features_cache.reader import FeatureCache
 from features_cache.recipe import any_random
 from features_cache.tables import read_table
 from heads.arrays import Float64
+from heads.ensemble import overall
 from heads.features import require_finite
 from heads.fitted import check_blocks
 from heads.fitted_run import FittedRun
@@ -149,8 +150,7 @@ def _with_cells(
             msg = f"{settings.cells}: {found}; expected cells of them. Name their cache with --cells, or leave it out"
             raise LabelError(msg)
         for said in (averaged, view_0):
-            *_, image = said.values()
-            said[CELLS], said[FUSED] = predict_fused(fitted, image, cells)
+            said[CELLS], said[FUSED] = predict_fused(fitted, overall(said), cells)
     counts = CellCounts.of(cells, len(ids))
     return [f"{settings.cells}: {line}" for line in counts.lines()] if counts.n_quarantined else []
 

@@ -11,6 +11,7 @@ from heads.cell_data import Cells
 from heads.cell_heads import CellHeads
 from heads.confidence import calibrated_loss
 from heads.decisions import Decisions
+from heads.ensemble import overall
 from heads.estimate import Estimate, decided
 from heads.fusion import CELLS, FUSED, WEIGHTS, Fusion, fuse, fuse_at, pool_predictions
 from heads.gather import Gathered
@@ -76,8 +77,7 @@ def fuse_cells(
     def of_images(predictions: Predictions, how: Pool) -> Predictions:
         return pool_predictions(predictions, cells.parents, images.n_images, how, many=many)
 
-    *_, image = said.predictions.values()
-    *_, own = of_cells.predictions.values()
+    image, own = overall(said.predictions), overall(of_cells.predictions)
     by_pool = {how: of_images(own, how) for how in POOLS}
     fusion = fuse(image, by_pool[pool], folds, images.targets)
     alone = [1.0] * len(folds)

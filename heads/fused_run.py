@@ -11,7 +11,7 @@ import numpy as np
 from features_cache.errors import OptionError, RunError, listed
 from features_cache.reader import FeatureCache
 from heads.arrays import Float64, Indices
-from heads.ensemble import average
+from heads.ensemble import average, overall
 from heads.features import require_finite
 from heads.fitted import check_blocks
 from heads.fitted_run import FittedRun
@@ -182,8 +182,7 @@ def cell_probabilities(run: FittedRun, cells: NewCells) -> Float64:
     if run.cells is None:
         msg = f"{run.folder}: has no heads of cells; expected a run of `cli fit-heads --cells`. Fit one, or leave the cells out"
         raise RunError(msg)
-    *_, together = run.cells.predict_rows(cells.cache, cells.rows).values()
-    return together
+    return overall(run.cells.predict_rows(cells.cache, cells.rows))
 
 
 def weight_of(run: FittedRun) -> float:

@@ -12,6 +12,7 @@ from heads import pictures as draw
 from heads.catalogue import HeadKind
 from heads.cell_data import Cells
 from heads.cell_heads import CellHeads
+from heads.ensemble import overall
 from heads.fitted import FittedHead
 from heads.folds import Fold, fold_numbers
 from heads.fusion import CELLS
@@ -47,7 +48,7 @@ def head_files(fitted: Sequence[FittedHead], folder: str = "heads") -> dict[str,
 
 def cell_files(images: LabelledImages, folds: Sequence[Fold], cells: Cells, heads: CellHeads) -> dict[str, bytes]:
     """Return the heads of cells, and oof_cells.csv: id, parent, repeat, fold, a column a class, by the last of them or their ensemble."""
-    *_, said = heads.predictions.values()
+    said = overall(heads.predictions)
     fold_of = fold_numbers(folds, images.n_images)[:, cells.parents]
     parents = [images.ids[place] for place in cells.parents.tolist()]
     tables = []

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -55,8 +56,8 @@ def test_there_is_no_import_cycle_and_nobody_imports_the_command_line() -> None:
 
 
 def test_a_package_s_front_door_holds_a_docstring_and_at_most_names() -> None:
-    for package in PACKAGES:
-        body = ast.parse((HOUSE / package / "__init__.py").read_text()).body
+    for door in (path for path in SOURCES if path.name == "__init__.py"):
+        body = ast.parse(door.read_text()).body
         assert all(isinstance(node, ast.Expr | ast.Import | ast.ImportFrom | ast.Assign) for node in body)
 
 
@@ -66,6 +67,18 @@ def test_no_file_has_grown_two_nouns() -> None:
         name_of(path): lines for path in [*SOURCES, *scripts] if (lines := len(path.read_text().splitlines())) > 350
     }
     assert long == {}
+
+
+def test_every_package_is_installed_and_none_imports_what_imports_it() -> None:
+    told = tomllib.loads((HOUSE / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    there = {name_of(path.parent / "x").rpartition(".")[0] for path in SOURCES if path.name == "__init__.py"}
+    assert sorted(told) == sorted(there)
+    inner = {name for name in there if "." in name}
+    for package in inner:
+        inside = {name_of(path) for path in SOURCES if name_of(path).startswith(f"{package}.")}
+        uses = {name for path in SOURCES if name_of(path) in inside for name in imports_of(path)} - inside - {package}
+        used_by = {name_of(path) for path in SOURCES if name_of(path) not in inside and imports_of(path) & inside}
+        assert uses & used_by == set(), package
 
 
 def test_nothing_is_pickled_and_no_loader_runs_code() -> None:

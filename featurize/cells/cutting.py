@@ -19,12 +19,12 @@ from features_cache.status import Status
 from features_cache.texts import Texts
 from featurize.bad_image import BadImage
 from featurize.cells.crops import CropFiles, cut, list_cells, without_border_nuclei
-from featurize.cells.folder import CROP_PATTERN
 from featurize.cells.label_images import decode_labels, list_label_images
 from featurize.cells.records import Parent, crop_folders
 from featurize.cells.segment import find_cells, find_nuclei
 from featurize.cells.settings import CellsSettings
 from featurize.channels import hash_image, load_image
+from featurize.crop_folder import CROP_PATTERN
 from featurize.reading import Reading
 from featurize.splits import find_images, reading_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
@@ -19,7 +18,6 @@ from features_cache.interrupt import StopFlag, stop_on_signals
 from features_cache.progress import Progress, silent
 from featurize.bad_image import BadImage
 from featurize.cells.cutting import CellJob, cut_image, find_jobs
-from featurize.cells.folder import outputs
 from featurize.cells.records import list_folders, publish_parent, read_parent
 from featurize.cells.settings import CellsSettings
 from featurize.cells.state import (
@@ -34,6 +32,7 @@ from featurize.cells.state import (
 )
 from featurize.cells.summary import CellsSplit, CellsSummary
 from featurize.cells.tables import Size, images_csv, publish_cells, size_of
+from featurize.crop_folder import outputs
 
 
 def cut_cells(settings: CellsSettings, *, progress: Progress = silent) -> CellsSummary:
@@ -153,13 +152,12 @@ def _cut_split(
     reasons: dict[int, str] = {}
     notes: Counter[str] = Counter()
     progress(job.split, n_images - len(missing), n_images)
-    n_workers = settings.n_workers or min(4, os.cpu_count() or 1)
     n_cut = 0
-    with contextlib.closing(_in_threads(job, missing, settings, making, n_workers, flag)) as cuts:
+    with contextlib.closing(_in_threads(job, missing, settings, making, settings.n_threads, flag)) as cuts:
         for n_tried, (row, cut) in enumerate(cuts, 1):
             if isinstance(cut, BadImage):
                 reasons[row] = cut.reason
-                _require_few(job, reasons, settings.max_bad)
+                _require_few(job, reasons, settings)
             else:
                 sizes[row], n_cut = cut.size, n_cut + 1
                 notes.update(set(cut.notes))
@@ -217,11 +215,11 @@ def _in_threads(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _require_few(job: CellJob, reasons: dict[int, str], max_bad: float) -> None:
-    if len(reasons) > max(1, max_bad * len(job.ids)):
+def _require_few(job: CellJob, reasons: dict[int, str], settings: CellsSettings) -> None:
+    if not settings.allows(len(reasons), len(job.ids)):
         shown = "\n".join(f"  {job.ids[row]}: {reason}" for row, reason in list(reasons.items())[:20])
         msg = (
-            f"{job.root}: {len(reasons)} of the images read so far cannot be used, above --max-bad {max_bad:g} "
+            f"{job.root}: {len(reasons)} of the images read so far cannot be used, above --max-bad {settings.max_bad:g} "
             f"of {len(job.ids)}:\n{shown}\nMend or remove them, or raise --max-bad, and type the same command again to go on"
         )
         raise TooManyBadImages(msg)

@@ -40,10 +40,6 @@ class CellsSettings(ImageSettings):
         Whether cells stay whose nucleus touches the image's border.
     margin : float
         Room around a cell, as a share of its box's longer side, 0 to 10.
-    max_bad : float
-        Share of images, 0 to 1, that may be unusable; one image always may.
-    n_workers : int or None
-        Threads, an image each; chosen unless given.
     overwrite : bool
         Whether to begin anew where something stands already.
 
@@ -61,8 +57,6 @@ class CellsSettings(ImageSettings):
     background: str = "zero"
     border: str = "keep"
     margin: float = 0.05
-    max_bad: float = 0.01
-    n_workers: int | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -77,8 +71,6 @@ class CellsSettings(ImageSettings):
         for flag, number, least, most, unit in (
             ("diameter", self.diameter_px, 4, 10_000, "px, of a typical nucleus"),
             ("margin", self.margin, 0, 10, "a share of the cell's longer side"),
-            ("max-bad", self.max_bad, 0, 1, "a share of the images (0.01 is one in a hundred)"),
-            ("workers", self.n_workers, 1, float("inf"), "threads"),
         ):
             if number is not None and not least <= number <= most:
                 upper = f" to {most:g}" if most < float("inf") else " or more"

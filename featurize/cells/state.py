@@ -15,7 +15,7 @@ from typing import Any
 from features_cache.errors import OutputExists, RecipeMismatch
 from features_cache.files import DISK, failures_told, make_folders, publish
 from features_cache.folders import discard_folder
-from featurize.cells.folder import STATE, outputs
+from featurize.crop_folder import STATE, outputs
 from featurize.image_settings import SPLITS
 
 _FORMAT = "permafeat-cells"
