@@ -189,7 +189,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Average the probabilities of all heads and views, and write the submission."""
-    from heads import submission
+    from heads.submitting import submission
 
     summary = submission.submit(
         submission.SubmitSettings(

@@ -17,10 +17,10 @@ from heads.fitted import FittedHead
 from heads.folds import Fold, fold_numbers
 from heads.fusion import CELLS
 from heads.labelled import LabelledImages
+from heads.metrics.scoring import headline_names
 from heads.out_of_fold import OutOfFold
 from heads.predictions import Predictions
 from heads.report import TITLES
-from heads.scoring import headline_names
 
 
 def oof_csv(images: LabelledImages, folds: Sequence[Fold], predictions: Mapping[str, Predictions]) -> bytes:

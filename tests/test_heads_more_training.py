@@ -17,7 +17,7 @@ from heads.ensemble import combine, greedy_weights
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.gather import gather, training_data
-from heads.guard import guarded
+from heads.leaks.guard import guarded
 from heads.out_of_fold import out_of_fold
 from heads.predictions import Inner, Predictions
 from heads.prior import prior_shift

@@ -13,7 +13,7 @@ from heads.own_heads import own_kinds
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import load_heads, read_run
 from heads.settings import FitSettings as Settings
-from heads.submission import SubmitSettings, submit
+from heads.submitting.submission import SubmitSettings, submit
 from tests.heads_data import make_project
 
 pytestmark = pytest.mark.usefixtures("one_thread")

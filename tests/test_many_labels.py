@@ -24,7 +24,7 @@ from heads.problem import TrainingData
 from heads.ridge import RidgeHead
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import read_run
-from heads.submission import SubmitSettings, submit
+from heads.submitting.submission import SubmitSettings, submit
 from heads.targets import ManyLabels
 from heads.whiten import Whitening
 from tests.heads_data import make_blocks, write_csv

@@ -19,7 +19,7 @@ from heads.decisions import decide
 from heads.ensemble import combine
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
-from heads.metrics import headline
+from heads.metrics.one_label import headline
 from heads.nesting import nest
 from heads.out_of_fold import out_of_fold
 from heads.predictions import Inner

@@ -20,7 +20,7 @@ from heads.prediction_string import (
     is_prediction_string,
     prediction_string,
 )
-from heads.submit_settings import SubmitSettings
+from heads.submitting.settings import SubmitSettings
 
 words = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=["Cc", "Zs"]), min_size=1, max_size=9
