@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from heads import pictures as draw
-from heads.catalogue import HeadKind
 from heads.cell_data import Cells
 from heads.cell_heads import CellHeads
 from heads.ensemble import overall
+from heads.estimators.catalogue import HeadKind
 from heads.fitted import FittedHead
 from heads.folds import Fold, fold_numbers
 from heads.fusion import CELLS

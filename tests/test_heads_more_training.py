@@ -12,8 +12,8 @@ import pytest
 from features_cache.errors import LabelError, OptionError, RecipeMismatch
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads.catalogue import HEADS
 from heads.ensemble import combine, greedy_weights
+from heads.estimators.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.gather import gather, training_data

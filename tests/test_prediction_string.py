@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from features_cache.errors import OptionError, SubmissionError
 from heads import commands
-from heads.prediction_string import (
+from heads.submitting.prediction_string import (
     LEAST_CONFIDENCE,
     check_classes,
     check_least,

@@ -11,12 +11,12 @@ from features_cache.progress import silent
 from heads.arrays import Float32, Float64, ImageArray, Indices
 from heads.class_weights import balanced_class_weights
 from heads.cross_fit import cross_fit
+from heads.estimators.ridge import RidgeHead
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.memory import Memory
 from heads.metrics.bootstrap import interval, resampled_weights
 from heads.problem import TrainingData
-from heads.ridge import RidgeHead
 from heads.targets import OneLabel
 
 _LEAST_IMAGES = 10

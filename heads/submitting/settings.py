@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from features_cache.errors import OptionError
-from heads.prediction_string import LEAST_CONFIDENCE, check_least
+from heads.submitting.prediction_string import LEAST_CONFIDENCE, check_least
 from heads.submitting.submission_format import FORMATS, Format
 
 

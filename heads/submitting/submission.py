@@ -17,7 +17,6 @@ from features_cache.files import publish, require_folder
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS, any_random
 from heads.arrays import Bool, Float64
-from heads.cell_submission import asks_for_cells, fill_cells
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import average
 from heads.fitted import same_classes
@@ -26,6 +25,7 @@ from heads.fused_run import CellCounts, find_cells, predict_fused
 from heads.fusion import FUSED
 from heads.run_folder import known_submissions, remember_submission
 from heads.submitting.answers import ask_runs, require_no_others, require_numbers
+from heads.submitting.cells import asks_for_cells, fill_cells
 from heads.submitting.settings import SubmitSettings
 from heads.submitting.submission_format import Filled, Form, read_form
 from heads.thresholds import apply_thresholds

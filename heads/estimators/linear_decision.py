@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from heads.arrays import Float, Indices
 from heads.dense import product
-from heads.head import Head
+from heads.estimators.head import Head
 
 
 class LinearDecision(Head):
@@ -48,12 +48,12 @@ class LinearDecision(Head):
         self._set_arrays(arrays, {"coef_": (n_columns, n_classes), "intercept_": (n_classes,)})
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return decision values; see :meth:`heads.head.Head.outputs`."""
+        """Return decision values; see :meth:`heads.estimators.head.Head.outputs`."""
         return self.outputs_of([self], rows)[0]
 
     @classmethod
     def outputs_of(cls, heads: Sequence[LinearDecision], rows: torch.Tensor) -> list[torch.Tensor]:
-        """Return the decision values of several heads, in one product; see :meth:`heads.head.Head.outputs_of`."""
+        """Return the decision values of several heads, in one product; see :meth:`heads.estimators.head.Head.outputs_of`."""
         coef, intercept = (
             torch.from_numpy(np.concatenate(arrays, axis=-1)).to(rows.device)
             for arrays in ([head.coef_ for head in heads], [head.intercept_ for head in heads])

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from heads.head import Fit, Head
+from heads.estimators.head import Fit, Head
+from heads.estimators.whiten import Whitening
 from heads.problem import Problem, TrainingSet
 from heads.sizes import PAIRS
-from heads.whiten import Whitening
 
 
 class NeighboursHead(Head):
@@ -37,7 +37,7 @@ class NeighboursHead(Head):
     power : float
         Features x become ``sign(x) |x|^power`` before they are standardised; 1 leaves them.
     shrinkage : float
-        Of the whitening, above 0, at most 1; 1 only standardises. See :meth:`heads.whiten.Whitening.fit`.
+        Of the whitening, above 0, at most 1; 1 only standardises. See :meth:`heads.estimators.whiten.Whitening.fit`.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class NeighboursHead(Head):
     def fit_sets(
         self, problem: Problem, sets: Sequence[TrainingSet], candidates: Sequence[float]
     ) -> Iterator[list[Fit]]:
-        """Keep each set's rows, once for all k. See :meth:`heads.head.Head.fit_sets`."""
+        """Keep each set's rows, once for all k. See :meth:`heads.estimators.head.Head.fit_sets`."""
         for place, cells in enumerate(sets):
             kept = self._kept(problem, cells)
             fits = []
@@ -122,12 +122,12 @@ class NeighboursHead(Head):
         self._set_arrays(arrays, dict(zip(_LEARNED, shapes, strict=True)))
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return logarithms of vote shares, or log-odds; see :meth:`heads.head.Head.outputs`."""
+        """Return logarithms of vote shares, or log-odds; see :meth:`heads.estimators.head.Head.outputs`."""
         return self.outputs_of([self], rows)[0]
 
     @classmethod
     def outputs_of(cls, heads: Sequence[NeighboursHead], rows: torch.Tensor) -> list[torch.Tensor]:
-        """Let heads that keep the same rows look for neighbours once; see :meth:`heads.head.Head.outputs_of`."""
+        """Let heads that keep the same rows look for neighbours once; see :meth:`heads.estimators.head.Head.outputs_of`."""
         first = heads[0]
         if any(head.rows_ is not first.rows_ for head in heads):
             return [cls.outputs_of([head], rows)[0] for head in heads]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from heads.dense import cholesky, solve_factored
-from heads.head import Fit
-from heads.linear_decision import LinearDecision
+from heads.estimators.head import Fit
+from heads.estimators.linear_decision import LinearDecision
 from heads.problem import Problem, TrainingSet
 
 _MOST_STEPS = 8
@@ -55,7 +55,7 @@ class RidgeHead(LinearDecision):
         r"""Minimise ``sum_i w_i ||y_i - x_i B - b||^2 + alpha ||B||^2`` for every set and alpha.
 
         The normal equations of a set (Hoerl and Kennard, 1970) are the sum of those of its cells. The intercept is not
-        penalised. See :meth:`heads.head.Head.fit_sets`.
+        penalised. See :meth:`heads.estimators.head.Head.fit_sets`.
         """
         dtype, many = problem.rows.dtype, problem.targets.is_many
         for place, cells in enumerate(sets):

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 
 from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
-from heads.batches import Batches, StreamedBatches
+from heads.estimators.batches import Batches, StreamedBatches
+from heads.estimators.whiten import Whitening
 from heads.problem import Problem, TrainingSet
 from heads.targets import row_losses
-from heads.whiten import Whitening
 
 _WARM_UP = 0.1
 # Networks learn by steps: few rows in large batches are few steps, and 12 epochs of them end before anything was learned.

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from heads.dense import fast_layers
-from heads.head import Fit, Head
+from heads.estimators.head import Fit, Head
+from heads.estimators.training import ByteDropout, Network, Plan, train_sets
 from heads.problem import Problem, TrainingSet
-from heads.training import ByteDropout, Network, Plan, train_sets
 
 N_NETWORKS = 3
 
@@ -46,7 +46,7 @@ class MLPHead(Head):
         Features x become ``sign(x) |x|^power`` before they are standardised (Perronnin et al., 2010): pooled features have
         long tails, and the square root draws them in. 1 leaves them as they are.
     shrinkage : float
-        Of the whitening before the first layer, above 0, at most 1; 1 is no whitening. See :meth:`heads.whiten.Whitening.fit`.
+        Of the whitening before the first layer, above 0, at most 1; 1 is no whitening. See :meth:`heads.estimators.whiten.Whitening.fit`.
     seed : int
         Of initial weights, order of rows, dropout.
 
@@ -94,7 +94,7 @@ class MLPHead(Head):
     ) -> Iterator[list[Fit]]:
         """Fit set by set, and show the head as it stands after each of some epochs.
 
-        See :meth:`heads.head.Head.fit_sets`; candidates are numbers of epochs, ascending.
+        See :meth:`heads.estimators.head.Head.fit_sets`; candidates are numbers of epochs, ascending.
         """
         plan = Plan(
             build=self._build,
@@ -129,7 +129,7 @@ class MLPHead(Head):
         self.networks_.eval()
 
     def outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return each network's outputs; see :meth:`heads.head.Head.outputs`."""
+        """Return each network's outputs; see :meth:`heads.estimators.head.Head.outputs`."""
         with torch.inference_mode(), fast_layers(rows.device):
             return torch.stack(self.networks_.to(rows.device)(rows.float()))
 

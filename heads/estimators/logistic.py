@@ -10,9 +10,9 @@ import torch
 from features_cache.errors import OptionError
 from heads.arrays import Indices
 from heads.dense import inverse_factor, product
-from heads.head import Fit
-from heads.lbfgs import LBFGS
-from heads.linear_decision import LinearDecision
+from heads.estimators.head import Fit
+from heads.estimators.lbfgs import LBFGS
+from heads.estimators.linear_decision import LinearDecision
 from heads.problem import Problem, TrainingSet
 
 _NEVER = -1e30
@@ -33,7 +33,7 @@ class LogisticHead(LinearDecision):
     power : float
         Features x become ``sign(x) |x|^power`` before they are standardised, as the MLP head has it; 1 leaves them.
     shrinkage : float
-        Of the whitening, above 0, at most 1; 1 is no whitening. See :meth:`heads.whiten.Whitening.fit`.
+        Of the whitening, above 0, at most 1; 1 is no whitening. See :meth:`heads.estimators.whiten.Whitening.fit`.
     tolerance : float
         The search stops where a step lowers the objective by less than this share of it.
     max_steps : int
@@ -74,7 +74,7 @@ class LogisticHead(LinearDecision):
     ) -> Iterator[list[Fit]]:
         """Fit sets side by side, as many as memory is for, C by C, each search beginning where the last one ended.
 
-        See :meth:`heads.head.Head.fit_sets`; yields the fits of these sets for one C.
+        See :meth:`heads.estimators.head.Head.fit_sets`; yields the fits of these sets for one C.
         """
         most = len(sets) if problem.memory is None else problem.memory.sets_together(len(sets))
         for first in range(0, len(sets), most):

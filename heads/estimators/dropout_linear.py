@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from heads.head import Fit
-from heads.linear_decision import LinearDecision
+from heads.estimators.head import Fit
+from heads.estimators.linear_decision import LinearDecision
+from heads.estimators.training import ByteDropout, Network, Plan, train_sets
 from heads.problem import Problem, TrainingSet
-from heads.training import ByteDropout, Network, Plan, train_sets
 
 
 class DropoutLinearHead(LinearDecision):
@@ -33,7 +33,7 @@ class DropoutLinearHead(LinearDecision):
     power : float
         Features x become ``sign(x) |x|^power`` before they are standardised; 1 leaves them.
     shrinkage : float
-        Of the whitening before the layer, above 0, at most 1; 1 only standardises. See :meth:`heads.whiten.Whitening.fit`.
+        Of the whitening before the layer, above 0, at most 1; 1 only standardises. See :meth:`heads.estimators.whiten.Whitening.fit`.
     seed : int
         Of initial coefficients, order of rows, dropout.
 
@@ -75,7 +75,7 @@ class DropoutLinearHead(LinearDecision):
     ) -> Iterator[list[Fit]]:
         """Fit set by set, and show the head as it stands after each of some epochs.
 
-        See :meth:`heads.head.Head.fit_sets`; candidates are numbers of epochs, ascending.
+        See :meth:`heads.estimators.head.Head.fit_sets`; candidates are numbers of epochs, ascending.
         """
         plan = Plan(
             build=lambda n_columns, n_classes: DroppedLayer(n_columns, n_classes, self.dropout),

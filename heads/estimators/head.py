@@ -14,10 +14,10 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from heads.arrays import Float
+from heads.estimators.parameters import check_parameters
+from heads.estimators.rows import check_rows, check_training
 from heads.feature_rows import FeatureRows, draw_in
-from heads.parameters import check_parameters
 from heads.problem import Problem, TrainingData, TrainingSet
-from heads.rows import check_rows, check_training
 from heads.sizes import CHUNK_ROWS
 from heads.targets import to_probabilities
 

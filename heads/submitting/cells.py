@@ -13,12 +13,12 @@ from features_cache.errors import OptionError, RunError, SubmissionError, listed
 from features_cache.reader import FeatureCache
 from features_cache.tables import read_table
 from heads.arrays import Float64, Indices
-from heads.cell_table import CellTable, images_table, read_cell_table
 from heads.ensemble import average
 from heads.fitted_run import FittedRun
 from heads.fused_run import CellCounts, NewCells, find_cells, fused_confidences
-from heads.prediction_string import check_classes, chosen_classes, is_prediction_string, prediction_string
 from heads.submitting.answers import ask_runs, require_numbers, rows_of
+from heads.submitting.cell_table import CellTable, images_table, read_cell_table
+from heads.submitting.prediction_string import check_classes, chosen_classes, is_prediction_string, prediction_string
 from heads.submitting.settings import SubmitSettings
 from heads.submitting.submission_format import Filled, ids_of
 

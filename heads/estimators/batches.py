@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from heads.arrays import Indices
+from heads.estimators.whiten import Whitening
 from heads.feature_rows import RowSource
 from heads.memory import Memory
-from heads.whiten import Whitening
 
 # Rows, and for each the place of its image among those that are learned from.
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
-from heads.catalogue import HEADS, HeadKind
 from heads.ensemble import NAME as ENSEMBLE
+from heads.estimators.catalogue import HEADS, HeadKind
+from heads.estimators.parameters import check_parameters
 from heads.fusion import CELLS, FUSED
-from heads.parameters import check_parameters
 from heads.sizes import POWER
 
 OwnHeads = Mapping[str, Mapping[str, Any]]

@@ -8,13 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 from features_cache.errors import OptionError, did_you_mean
-from heads.dropout_linear import DropoutLinearHead
-from heads.head import Head
-from heads.logistic import LogisticHead
-from heads.mlp import MLPHead
-from heads.neighbours import NeighboursHead
-from heads.ridge import RidgeHead
-from heads.spaces import LogUniform, OneOf, Space, Uniform
+from heads.estimators.dropout_linear import DropoutLinearHead
+from heads.estimators.head import Head
+from heads.estimators.logistic import LogisticHead
+from heads.estimators.mlp import MLPHead
+from heads.estimators.neighbours import NeighboursHead
+from heads.estimators.ridge import RidgeHead
+from heads.estimators.spaces import LogUniform, OneOf, Space, Uniform
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
