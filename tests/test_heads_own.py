@@ -130,7 +130,7 @@ FIT = '[fit-heads]\nlabels = "train.csv"\nfolds = 2\n\n'
 
 def test_the_section_of_the_config_file_adds_heads_and_grids(inside, run_cli):
     Path("some.toml").write_text(
-        FIT + '[heads.tiny]\nkind = "mlp"\nwidth = 4\nepochs = 2\n\n[heads.estimators.ridge]\nalpha = [1, 10.0]\n'
+        FIT + '[heads.tiny]\nkind = "mlp"\nwidth = 4\nepochs = 2\n\n[heads.ridge]\nalpha = [1, 10.0]\n'
     )
     code, out, err = run_cli(
         "fit-heads", "--config", "some.toml", "--out", "cli-run", "--heads", "tiny,ridge", "--json"
@@ -159,6 +159,6 @@ def test_a_wrong_section_exits_with_2_and_names_the_file(inside, run_cli, sectio
 
 
 def test_other_commands_know_the_section_too(inside, run_cli):
-    Path("some.toml").write_text("[heads.estimators.ridge]\nalpha = 3\n")
+    Path("some.toml").write_text("[heads.ridge]\nalpha = 3\n")
     code, _, err = run_cli("runs", "--config", "some.toml", "runs")
     assert code == 0, err
