@@ -121,9 +121,9 @@ def forward(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from featurize import work
-    from featurize.augmentation import FLIPS_AND_TURNS
     from featurize.engine import Engine
     from featurize.settings import FeaturizeSettings
+    from featurize.views.augmentation import FLIPS_AND_TURNS
 
     settings = FeaturizeSettings.from_options(**_asked(options))
     planned = work.plan_work(settings)

@@ -26,11 +26,11 @@ from bench.heads_theirs import Theirs
 from bench.heads_work import CLASSES, COLUMNS, SETS, VIEWS, Work, timed
 from features_cache.progress import silent
 from heads.allocator import keep_freed_memory
-from heads.catalogue import DEFAULT_HEADS, HEADS
-from heads.logistic import LogisticHead
-from heads.mlp import MLPHead
+from heads.estimators.catalogue import DEFAULT_HEADS, HEADS
+from heads.estimators.logistic import LogisticHead
+from heads.estimators.mlp import MLPHead
+from heads.estimators.ridge import RidgeHead
 from heads.out_of_fold import fit_final, out_of_fold
-from heads.ridge import RidgeHead
 
 Row = tuple[str, str, str, str, str]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-import heads.logistic
+import heads.estimators.logistic
 from bench.heads_work import CLASSES, COLUMNS, FOLDS, SETS, Work
-from heads.catalogue import HEADS
 from heads.dense import product
+from heads.estimators.catalogue import HEADS
 
 
 def ridge_limit(work: Work) -> float:
@@ -29,10 +29,10 @@ class Counted:
             self.bytes += left.nbytes + right.nbytes
             return product(left, right)
 
-        heads.logistic.product = counting  # type: ignore[attr-defined]
+        heads.estimators.logistic.product = counting  # type: ignore[attr-defined]
 
     def __exit__(self, *_: object) -> None:
-        heads.logistic.product = product  # type: ignore[attr-defined]
+        heads.estimators.logistic.product = product  # type: ignore[attr-defined]
 
 
 def logistic_limit(work: Work, counted: Counted, n_sets: int) -> float:

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from features_cache.reader import FeatureCache
-from heads.alike_pairs import AlikePairs
 from heads.arrays import Float32, Indices
-from heads.near_duplicates import NearDuplicates, find_near_duplicates
-from heads.shift import train_test_shift
+from heads.leaks.alike_pairs import AlikePairs
+from heads.leaks.near_duplicates import NearDuplicates, find_near_duplicates
+from heads.leaks.shift import train_test_shift
 
 
 def tell(name: str, found: NearDuplicates, seconds: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from featurize.augmentation import FLIPS_AND_TURNS, Augmentation, augmentation_of
+from featurize.views.augmentation import FLIPS_AND_TURNS, Augmentation, augmentation_of
 
 TERMS = {
     "flip": "both",

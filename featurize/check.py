@@ -15,22 +15,22 @@ from features_cache.findings import Findings
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS
-from featurize.bad_image import BadImage
-from featurize.blends import Blend, parse_blends
-from featurize.channels import Loaded, load_image
+from featurize.backbones.origin import check_choice, find_origin, licence_warnings
+from featurize.backbones.own_backbones import own_names
+from featurize.backbones.profile import profile_of
+from featurize.backbones.shape import shape_of
+from featurize.backbones.spelling import Spelling
+from featurize.backbones.timm_backbones import timm_card
+from featurize.backbones.timm_weights import cached_file
+from featurize.backbones.weights import WeightsChoice, hub_path, parse_weights
 from featurize.device import choose_device, choose_precision
-from featurize.manifest import Manifest
-from featurize.origin import check_choice, find_origin, licence_warnings
-from featurize.own_backbones import own_names
-from featurize.profile import profile_of
-from featurize.reading import Reading
+from featurize.images.bad_image import BadImage
+from featurize.images.blends import Blend, parse_blends
+from featurize.images.channels import Loaded, load_image
+from featurize.images.manifest import Manifest
+from featurize.images.reading import Reading
+from featurize.images.splits import find_split, reading_of
 from featurize.settings import FeaturizeSettings
-from featurize.shape import shape_of
-from featurize.spelling import Spelling
-from featurize.splits import find_split, reading_of
-from featurize.timm_backbones import timm_card
-from featurize.timm_weights import cached_file
-from featurize.weights import WeightsChoice, hub_path, parse_weights
 from featurize.work import require_bytes
 
 _MOST_SHOWN = 20

@@ -93,7 +93,8 @@ def backbones(
     as_json: AsJson = False,
 ) -> None:
     """List the networks: columns, weights, licence, and whether their weights are on this machine."""
-    from featurize import backbone_list, report
+    from featurize import report
+    from featurize.backbones import listing as backbone_list
 
     if timm is not None:
         print_lines(list(report.backbone_lines(backbone_list.list_timm(timm), as_json=as_json, name_width=60)))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
-from featurize.augmentation import Augmentation
-from featurize.backbones import Backbone
-from featurize.blends import COLOURS
-from featurize.inputs import NetworkInput
-from featurize.precision import fold_batch_norm, lowered
+from featurize.backbones.build import Backbone
+from featurize.backbones.precision import fold_batch_norm, lowered
+from featurize.images.blends import COLOURS
+from featurize.views.augmentation import Augmentation
+from featurize.views.inputs import NetworkInput
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -10,11 +10,11 @@ import torch
 
 from features_cache.extend import Unit
 from features_cache.plan import Plan
-from featurize.bad_image import BadImage
-from featurize.channels import Loaded, load_image
-from featurize.geometry import Square, to_square
-from featurize.reading import Reading
+from featurize.images.bad_image import BadImage
+from featurize.images.channels import Loaded, load_image
+from featurize.images.reading import Reading
 from featurize.travel import travelled
+from featurize.views.geometry import Square, to_square
 
 
 class ImageReader:

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from features_cache.errors import OptionError, WeightsMismatch
 from features_cache.recipe import Block, Precision, Recipe
-from featurize.augment import FILL
-from featurize.backbones import Backbone, build_backbone
-from featurize.blends import NONE, Blend
-from featurize.calibrate import random_backbone
-from featurize.decode import DECODING
-from featurize.geometry import Square
-from featurize.origin import RANDOM, Origin, check_choice, find_origin
-from featurize.profile import profile_of
-from featurize.reading import Reading
+from featurize.backbones.build import Backbone, build_backbone
+from featurize.backbones.calibrate import random_backbone
+from featurize.backbones.origin import RANDOM, Origin, check_choice, find_origin
+from featurize.backbones.profile import profile_of
+from featurize.backbones.shape import shape_of
+from featurize.backbones.spelling import Spelling
+from featurize.backbones.state import load_state, sha256_of_state
+from featurize.backbones.weights import parse_weights, sha256_of
+from featurize.images.blends import NONE, Blend
+from featurize.images.decode import DECODING
+from featurize.images.reading import Reading
 from featurize.settings import FeaturizeSettings
-from featurize.shape import shape_of
-from featurize.spelling import Spelling
-from featurize.state import load_state, sha256_of_state
-from featurize.weights import parse_weights, sha256_of
+from featurize.views.affine import FILL
+from featurize.views.geometry import Square
 
 Statistics = Callable[[Blend, Square], tuple[tuple[float, ...], tuple[float, ...]]]
 Calibration = Callable[[Recipe], Tensor]

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from features_cache.console import Config, IgnoreUnlabelled, add_tables, split_list, tables_of
-from featurize.augmentation import FLIPS_AND_TURNS, SECTION, augmentation_of
 from featurize.settings import FeaturizeSettings
+from featurize.views.augmentation import FLIPS_AND_TURNS, SECTION, augmentation_of
 
 _DEFAULTS = FeaturizeSettings()
 _AUGMENTATION = add_tables(SECTION)

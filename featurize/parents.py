@@ -6,7 +6,7 @@ from pathlib import Path
 
 from features_cache.errors import TableError, listed
 from features_cache.tables import read_table
-from featurize.manifest import Manifest
+from featurize.images.manifest import Manifest
 
 _COLUMNS = ("id", "parent")
 

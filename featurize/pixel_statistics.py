@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from features_cache.errors import ImagesMissing
 from features_cache.progress import Progress, silent
 from features_cache.recipe import Recipe
-from featurize.bad_image import BadImage
-from featurize.blends import NONE, Blend
-from featurize.channels import load_image
-from featurize.geometry import Square, as_planes, square_of, to_square
-from featurize.manifest import Manifest
-from featurize.reading import Reading
+from featurize.images.bad_image import BadImage
+from featurize.images.blends import NONE, Blend
+from featurize.images.channels import load_image
+from featurize.images.manifest import Manifest
+from featurize.images.reading import Reading
+from featurize.views.geometry import Square, as_planes, square_of, to_square
 
 _LEAST_STD = 1e-6
 Moments = tuple[float, float]

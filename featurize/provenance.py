@@ -25,9 +25,9 @@ from features_cache.plan import Execution, Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import digest_of
 from features_cache.status import Status
-from featurize.bad_image import BadImage
-from featurize.channels import hash_image, load_image
-from featurize.reading import Reading
+from featurize.images.bad_image import BadImage
+from featurize.images.channels import hash_image, load_image
+from featurize.images.reading import Reading
 
 _SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
 _SPLITS = {"train", "test"}

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from features_cache.recipe import RANDOM_WEIGHTS
-from featurize.backbone_list import BackboneEntry
-from featurize.origin import licence_warnings
+from featurize.backbones.listing import BackboneEntry
+from featurize.backbones.origin import licence_warnings
 from featurize.summary import Summary
 from featurize.work import Work, seconds_per_view
 

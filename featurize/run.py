@@ -20,19 +20,19 @@ from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.settle import require_same_work, settle_plan
 from features_cache.writer import enter_all
-from featurize.backbones import Backbone
+from featurize.backbones.build import Backbone
+from featurize.backbones.origin import licence_warnings
 from featurize.committer import Committer
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
-from featurize.geometry import square_of
 from featurize.image_reader import ImageReader
-from featurize.origin import licence_warnings
+from featurize.images.reading import Reading
 from featurize.provenance import same_bytes
-from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
 from featurize.units import StartedUnit
+from featurize.views.geometry import square_of
 from featurize.work import Work, plan_work, require_space
 
 

@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from features_cache.errors import OptionError, did_you_mean, listed
 from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
-from featurize.augmentation import FLIPS_AND_TURNS, Augmentation
-from featurize.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
 from featurize.crop_folder import CROP_PATTERN, has_cells, outputs, planes_of_crops, require_crops
-from featurize.image_settings import SPLITS, ImageSettings, auto_or_number
-from featurize.scale import SCALE_BY_TYPE
+from featurize.images.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
+from featurize.images.scale import SCALE_BY_TYPE
+from featurize.images.settings import SPLITS, ImageSettings, auto_or_number
+from featurize.views.augmentation import FLIPS_AND_TURNS, Augmentation
 
 # Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
 DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
@@ -44,7 +44,7 @@ class FeaturizeSettings(ImageSettings):
     weights : tuple of str
         ``imagenet``, ``random``, a folder, or ``NAME=FILE``.
     channels : tuple of str
-        How planes reach the networks; see :func:`featurize.blends.parse_blends`.
+        How planes reach the networks; see :func:`featurize.images.blends.parse_blends`.
     normalise : {"imagenet", "dataset"}
         Whose pixels' mean and standard deviation normalise: those that a network was trained on, or this data set's training images.
     size_px : int or None

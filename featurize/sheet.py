@@ -15,14 +15,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from features_cache.errors import ImagesMissing, OptionError, OutputExists, did_you_mean, listed
 from features_cache.files import publish_written
-from featurize.bad_image import BadImage
-from featurize.blends import Blend, parse_blends
-from featurize.channels import load_image
-from featurize.geometry import Square, as_planes, cut_crops, to_square
-from featurize.manifest import Manifest
-from featurize.reading import Reading
+from featurize.images.bad_image import BadImage
+from featurize.images.blends import Blend, parse_blends
+from featurize.images.channels import load_image
+from featurize.images.manifest import Manifest
+from featurize.images.reading import Reading
+from featurize.images.splits import find_images, reading_of
 from featurize.settings import TRAINED_SIZE_PX, FeaturizeSettings
-from featurize.splits import find_images, reading_of
+from featurize.views.geometry import Square, as_planes, cut_crops, to_square
 
 Pixels = NDArray[np.uint8]
 _MARK = "permafeat"

@@ -14,8 +14,8 @@ from features_cache.extend import Held, extended_plan
 from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import IMPORTED
+from featurize.images.reading import Reading
 from featurize.provenance import changed_rows, execution_of
-from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 
 WAYS_OUT = "Type --overwrite to compute it anew, or choose another --out"

@@ -11,18 +11,18 @@ from torch import Tensor
 from features_cache.errors import ImagesMissing
 from features_cache.progress import Progress
 from features_cache.recipe import Recipe
-from featurize.bad_image import BadImage
-from featurize.blends import NONE, Blend
-from featurize.calibrate import CALIBRATION_IMAGES
-from featurize.channels import load_image
-from featurize.geometry import Square, as_planes, square_of, to_square
-from featurize.inputs import NetworkInput
-from featurize.manifest import Manifest
+from featurize.backbones.calibrate import CALIBRATION_IMAGES
+from featurize.images.bad_image import BadImage
+from featurize.images.blends import NONE, Blend
+from featurize.images.channels import load_image
+from featurize.images.manifest import Manifest
+from featurize.images.reading import Reading
 from featurize.networks import Statistics
 from featurize.pixel_statistics import Moments, blend_statistics, frozen_statistics, plane_statistics
-from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
 from featurize.there import recipes_there
+from featurize.views.geometry import Square, as_planes, square_of, to_square
+from featurize.views.inputs import NetworkInput
 
 
 def dataset_statistics(

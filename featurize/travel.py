@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from featurize.geometry import as_planes
+from featurize.views.geometry import as_planes
 
 _WHITE = np.float32(255)
 

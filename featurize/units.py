@@ -17,10 +17,10 @@ from features_cache.layout import Rows
 from features_cache.plan import Plan
 from features_cache.recipe import Block
 from features_cache.status import Status
-from featurize.bad_image import BadImage
 from featurize.engine import Engine
-from featurize.geometry import Square, square_of
 from featurize.image_reader import ResizedImage
+from featurize.images.bad_image import BadImage
+from featurize.views.geometry import Square, square_of
 
 _FLOAT16_MAX = 65504.0
 

@@ -16,20 +16,20 @@ from features_cache.plan import Execution, Plan
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from features_cache.texts import Texts
-from featurize.augmentation import Augmentation
-from featurize.backbones import Backbone, check_backbone
-from featurize.blends import parse_blends
+from featurize.backbones.build import Backbone, check_backbone
 from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
 from featurize.engine import Engine
-from featurize.geometry import Square, square_of
-from featurize.manifest import Manifest
+from featurize.images.blends import parse_blends
+from featurize.images.manifest import Manifest
+from featurize.images.reading import Reading
+from featurize.images.splits import find_images, reading_of
 from featurize.networks import Network, find_networks
 from featurize.parents import parents_of
-from featurize.reading import Reading
 from featurize.settings import FeaturizeSettings
-from featurize.splits import find_images, reading_of
 from featurize.there import recipes_there
 from featurize.training_pixels import calibration_inputs, dataset_statistics
+from featurize.views.augmentation import Augmentation
+from featurize.views.geometry import Square, square_of
 
 _TIMED_PASSES = 4
 

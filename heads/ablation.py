@@ -8,10 +8,10 @@ from typing import Any
 
 from features_cache.errors import OptionError
 from features_cache.progress import Progress
-from heads.catalogue import HeadKind
 from heads.estimate import Estimate, estimate
+from heads.estimators.catalogue import HeadKind
 from heads.gather import Gathered, training_data
-from heads.scoring import mean_headline
+from heads.metrics.scoring import mean_headline
 from heads.settings import FitSettings
 from heads.sizes import POWER
 

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from features_cache.progress import Progress
-from heads.catalogue import HeadKind
 from heads.cell_data import Cells, cell_training_data
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import Ensemble, combine
+from heads.estimators.catalogue import HeadKind
 from heads.final_fit import fit_finals
 from heads.fitted import FittedHead
 from heads.gather import Gathered, ImageWeights

@@ -13,8 +13,8 @@ from scipy.optimize import minimize_scalar
 
 from features_cache.errors import OptionError
 from heads.arrays import Float32, Float64, Indices
-from heads.catalogue import HeadKind
 from heads.cross_fit import Judged
+from heads.estimators.catalogue import HeadKind
 from heads.nesting import Judgement
 from heads.parents import mean_by_parent
 from heads.probabilities import image_probabilities

@@ -94,7 +94,8 @@ def fit_heads(
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
-    from heads import allocator, memory, own_heads, report, run, settings
+    from heads import allocator, memory, report, run, settings
+    from heads.estimators import own_heads
 
     tables, file = tables_of(_OWN_HEADS, config)
     own = tables or {}
@@ -189,7 +190,7 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Average the probabilities of all heads and views, and write the submission."""
-    from heads import submission
+    from heads.submitting import submission
 
     summary = submission.submit(
         submission.SubmitSettings(

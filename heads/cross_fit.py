@@ -10,7 +10,7 @@ import torch
 
 from features_cache.progress import Progress
 from heads.arrays import Float32, Indices
-from heads.head import Fit, Head
+from heads.estimators.head import Fit, Head
 from heads.problem import Problem, TrainingSet
 from heads.scores import Scores, ScoresOnDisk
 

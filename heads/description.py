@@ -21,7 +21,7 @@ from heads.ensemble import Ensemble
 from heads.estimate import Estimate
 from heads.fused_estimate import FusedEstimate
 from heads.gather import DEVICES, Gathered, ImageWeights
-from heads.guard import Guard
+from heads.leaks.guard import Guard
 from heads.out_of_fold import OutOfFold
 from heads.resample import imbalance_report
 from heads.settings import FitSettings

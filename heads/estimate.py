@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from features_cache.progress import Progress
-from heads.catalogue import HeadKind
 from heads.decisions import N_RESAMPLES, Decisions, decide
 from heads.ensemble import NAME as ENSEMBLE
 from heads.ensemble import Ensemble, combine
+from heads.estimators.catalogue import HeadKind
 from heads.gather import Gathered
 from heads.out_of_fold import OutOfFold, out_of_fold
 from heads.predictions import Predictions

@@ -23,8 +23,8 @@ from heads.fused_run import CellCounts, find_cells, predict_fused
 from heads.fusion import CELLS, FUSED
 from heads.labelled import LabelledImages, join_labels, recast
 from heads.labels import labels_from_folders, read_labels
+from heads.metrics.scoring import headline_of, score_of
 from heads.run_folder import read_checked
-from heads.scoring import headline_of, score_of
 from heads.seen import among
 from heads.targets import Targets
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from features_cache.progress import Progress
 from features_cache.recipe import Block
-from heads.catalogue import HeadKind
+from heads.estimators.catalogue import HeadKind
 from heads.fitted import FittedHead
 from heads.out_of_fold import OutOfFold, fit_final
 from heads.prior import Prior, prior_shift

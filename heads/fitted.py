@@ -16,8 +16,8 @@ from safetensors.numpy import load, save
 from features_cache.errors import CacheDamaged, OptionError, RecipeMismatch, RunError, listed
 from features_cache.recipe import Block, recipe_differences, show_differences
 from heads.arrays import Float, Float32, Float64
-from heads.catalogue import HEADS, kind_of, make_head
-from heads.head import Head
+from heads.estimators.catalogue import HEADS, kind_of, make_head
+from heads.estimators.head import Head
 from heads.probabilities import image_probabilities
 
 FORMAT = "permafeat-head"

@@ -9,15 +9,15 @@ from typing import Any
 from features_cache.progress import Progress
 from heads.cell_data import Cells
 from heads.cell_heads import CellHeads
-from heads.confidence import calibrated_loss
 from heads.decisions import Decisions
 from heads.ensemble import overall
 from heads.estimate import Estimate, decided
 from heads.fusion import CELLS, FUSED, WEIGHTS, Fusion, fuse, fuse_at, pool_predictions
 from heads.gather import Gathered
+from heads.metrics.confidence import calibrated_loss
+from heads.metrics.scoring import headline_names, mean_headline, score_out_of_fold
 from heads.pooling import POOLS, Pool
 from heads.predictions import Predictions
-from heads.scoring import headline_names, mean_headline, score_out_of_fold
 from heads.settings import FitSettings
 
 _ENDS = (0.0, *WEIGHTS, 1.0)

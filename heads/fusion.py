@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from heads.arrays import Float64, Indices
-from heads.confidence import calibrated_loss
 from heads.folds import Fold
+from heads.metrics.confidence import calibrated_loss
 from heads.pooling import Pool, pooled
 from heads.predictions import Inner, Predictions
 from heads.targets import Targets

@@ -16,9 +16,10 @@ from features_cache.hardware import choose_device
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Block
 from heads.arrays import Bool, Float64, Indices
-from heads.catalogue import HeadKind
 from heads.class_weights import positive_weights, sample_weights
 from heads.decisions import EACH
+from heads.estimators.catalogue import HeadKind
+from heads.estimators.spaces import LogUniform
 from heads.extra import read_extra
 from heads.features import CachedImages, Features, LoadedFeatures, StoredFeatures
 from heads.folds import Fold, check_folds, make_folds
@@ -31,7 +32,6 @@ from heads.problem import TrainingData
 from heads.resample import copies
 from heads.run_folder import RUNS
 from heads.settings import FitSettings
-from heads.spaces import LogUniform
 from heads.targets import Targets
 
 DEVICES = ("cuda", "cpu")  # sums are float64, which mps has not

@@ -9,11 +9,11 @@ import numpy as np
 
 from features_cache.progress import Progress
 from heads.arrays import Float64, Indices
-from heads.catalogue import HeadKind
 from heads.choosing import Choice, Evidence, choose, evidence
 from heads.cross_fit import cross_fit
+from heads.estimators.catalogue import HeadKind
+from heads.estimators.head import Head
 from heads.folds import Fold
-from heads.head import Head
 from heads.nesting import Judgement, NestedFold, Nesting, asked_of, nest
 from heads.predictions import Inner, Predictions
 from heads.prior import Prior, prior_shift

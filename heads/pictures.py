@@ -151,7 +151,7 @@ def reliability_picture(calibration: Mapping[str, Any], *, head: str, many: bool
     Parameters
     ----------
     calibration : mapping
-        As :func:`heads.calibration.calibration` or :func:`heads.calibration.calibration_many` gives it.
+        As :func:`heads.metrics.calibration.calibration` or :func:`heads.metrics.calibration.calibration_many` gives it.
     head : str
     many : bool
         Whether images may have many labels: then each image and class is a prediction.

@@ -29,7 +29,7 @@ def prior_shift(
     held_out : int64 array, optional
         Places of scored images that were not learned from.
     weighs_members : bool
-        Of the head; see :class:`heads.head.Head`.
+        Of the head; see :class:`heads.estimators.head.Head`.
 
     Returns
     -------

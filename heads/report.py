@@ -10,8 +10,8 @@ from rich.table import Table
 
 from features_cache.recipe import RANDOM_WEIGHTS
 from heads.fusion import FUSED
+from heads.metrics.scoring import headline_names
 from heads.pooling import POOLS
-from heads.scoring import headline_names
 
 TITLES = {
     "balanced_accuracy": "balanced accuracy",

@@ -15,10 +15,10 @@ from heads.final_fit import fit_finals
 from heads.fitted import FittedHead
 from heads.fused_estimate import fuse_cells
 from heads.gather import Gathered, gather, image_weights, training_data
-from heads.guard import guarded
+from heads.leaks.guard import guarded
+from heads.metrics.scoring import score_out_of_fold
 from heads.run_files import cell_files, head_files, oof_csv, pictures
 from heads.run_folder import Run, choose_folder, json_bytes, list_runs, publish_run
-from heads.scoring import score_out_of_fold
 from heads.settings import FitSettings
 from heads.sizes import POWER
 

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 
 from heads import pictures as draw
-from heads.catalogue import HeadKind
 from heads.cell_data import Cells
 from heads.cell_heads import CellHeads
 from heads.ensemble import overall
+from heads.estimators.catalogue import HeadKind
 from heads.fitted import FittedHead
 from heads.folds import Fold, fold_numbers
 from heads.fusion import CELLS
 from heads.labelled import LabelledImages
+from heads.metrics.scoring import headline_names
 from heads.out_of_fold import OutOfFold
 from heads.predictions import Predictions
 from heads.report import TITLES
-from heads.scoring import headline_names
 
 
 def oof_csv(images: LabelledImages, folds: Sequence[Fold], predictions: Mapping[str, Predictions]) -> bytes:

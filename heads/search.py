@@ -12,9 +12,9 @@ import numpy as np
 
 from features_cache.progress import Progress, silent
 from heads.arrays import Float64
-from heads.catalogue import HeadKind
 from heads.choosing import Diverged, choose, evidence
 from heads.cross_fit import cross_fit
+from heads.estimators.catalogue import HeadKind
 from heads.folds import Fold
 from heads.ladder import KEPT, Ladder, make_ladder
 from heads.nesting import Judgement

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from features_cache.errors import OptionError
-from heads.catalogue import DEFAULT_HEADS, HEADS, HeadKind, check_heads
 from heads.class_weights import ClassWeight
 from heads.decisions import COMMON, EACH
 from heads.ensemble import Kind as EnsembleKind
+from heads.estimators.catalogue import DEFAULT_HEADS, HEADS, HeadKind, check_heads
+from heads.estimators.own_heads import OwnHeads, own_kinds
 from heads.folds import require_folds
-from heads.own_heads import OwnHeads, own_kinds
 from heads.pooling import Pool
 from heads.prior import Prior
 from heads.resample import Resampling
@@ -47,7 +47,7 @@ class FitSettings:
     heads : tuple of str, optional
         Which heads; those fitted by default and the project's own unless given.
     own_heads : mapping of str to mapping
-        The project's own heads, and grids; see :func:`heads.own_heads.own_kinds`.
+        The project's own heads, and grids; see :func:`heads.estimators.own_heads.own_kinds`.
     blocks : tuple of str
         Which blocks of the cache; empty for all.
     folds, repeats : int

@@ -12,8 +12,8 @@ from scipy.special import expit, logit
 
 from features_cache.errors import OptionError, RunError
 from heads.arrays import Float, Float64, Indices
-from heads.bootstrap import interval, resampled_weights
-from heads.ranking import Ranking, rank_all, require_probabilities
+from heads.metrics.bootstrap import interval, resampled_weights
+from heads.metrics.ranking import Ranking, rank_all, require_probabilities
 from heads.targets import LEAST_PROBABILITY
 
 SCAN: Float64 = np.concatenate([[0.001, 0.002, 0.005], np.arange(1, 100) / 100])

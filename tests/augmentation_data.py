@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from featurize.augmentation import Augmentation
+from featurize.views.augmentation import Augmentation
 
 NOTHING = {"flip": "none", "rotate": 0.0}
 ALONE = {

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features_cache.errors import OptionError
-from featurize.augment import affine, drawn, view_rng, warp
-from featurize.augmentation import FLIPS_AND_TURNS, Augmentation, augmentation_of
 from featurize.settings import FeaturizeSettings
+from featurize.views.affine import affine, drawn, view_rng, warp
+from featurize.views.augmentation import FLIPS_AND_TURNS, Augmentation, augmentation_of
 
 CHOICES = {**ALONE, "everything": EVERYTHING, "the default": {"flip": "both", "rotate": 180.0}}
 KEYS = [(0, "a", 1), (0, "a", 2), (0, "b", 1), (7, "a", 1), (0, "ü/c.png", 9)]

@@ -8,8 +8,8 @@ from backbone_data import pixels, plain
 from torch import Tensor, nn
 from torchvision import models
 
-from featurize.backbones import Backbone, as_three_channels, build_backbone
-from featurize.shape import shape_of
+from featurize.backbones.build import Backbone, as_three_channels, build_backbone
+from featurize.backbones.shape import shape_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

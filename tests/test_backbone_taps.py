@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from features_cache.errors import OptionError
-from featurize.backbones import build_backbone, build_shared, network_of
-from featurize.precision import fold_batch_norm, lowered
-from featurize.shape import shape_of
-from featurize.spelling import Spelling
-from featurize.state import load_state
+from featurize.backbones.build import build_backbone, build_shared, network_of
+from featurize.backbones.precision import fold_batch_norm, lowered
+from featurize.backbones.shape import shape_of
+from featurize.backbones.spelling import Spelling
+from featurize.backbones.state import load_state
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

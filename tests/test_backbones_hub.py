@@ -21,9 +21,9 @@ from torchvision.transforms import functional as tv
 
 from features_cache.errors import OptionError, WeightsMissing
 from features_cache.reader import FeatureCache
-from featurize.origin import find_origin
-from featurize.state import load_state
-from featurize.weights import parse_weights, sha256_of
+from featurize.backbones.origin import find_origin
+from featurize.backbones.state import load_state
+from featurize.backbones.weights import parse_weights, sha256_of
 
 timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,14 +20,14 @@ from torchvision.transforms import functional as tv
 
 from features_cache.errors import OptionError
 from features_cache.reader import FeatureCache
-from featurize.backbone_list import list_backbones, list_own
-from featurize.backbones import build_backbone, check_backbone
-from featurize.origin import find_origin
-from featurize.precision import lowered
-from featurize.profile import profile_of
-from featurize.shape import shape_of
-from featurize.state import sha256_of_state
-from featurize.weights import parse_weights
+from featurize.backbones.build import build_backbone, check_backbone
+from featurize.backbones.listing import list_backbones, list_own
+from featurize.backbones.origin import find_origin
+from featurize.backbones.precision import lowered
+from featurize.backbones.profile import profile_of
+from featurize.backbones.shape import shape_of
+from featurize.backbones.state import sha256_of_state
+from featurize.backbones.weights import parse_weights
 
 Run = Callable[..., tuple[int, str, str]]
 Install = Callable[..., None]

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from features_cache.errors import OptionError, WeightsMismatch
 from features_cache.reader import FeatureCache
-from featurize.backbones import build_backbone, build_shared
-from featurize.calibrate import RANDOM_STATES
-from featurize.precision import fold_batch_norm
-from featurize.profile import profile_of
-from featurize.shape import shape_of
+from featurize.backbones.build import build_backbone, build_shared
+from featurize.backbones.calibrate import RANDOM_STATES
+from featurize.backbones.precision import fold_batch_norm
+from featurize.backbones.profile import profile_of
+from featurize.backbones.shape import shape_of
 
 timm = pytest.importorskip("timm")
 pytestmark = pytest.mark.usefixtures("one_thread")

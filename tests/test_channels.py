@@ -16,15 +16,15 @@ from PIL import Image
 from features_cache.errors import ImagesMissing, OptionError
 from features_cache.reader import FeatureCache
 from features_cache.sources import SourceFile, kept_mtime_ns
-from featurize.bad_image import BadImage
-from featurize.blends import COLOURS, parse_blends
-from featurize.channel_files import compile_pattern
-from featurize.channels import load_image
-from featurize.decode import decode
-from featurize.manifest import list_images
-from featurize.reading import Reading
+from featurize.images.bad_image import BadImage
+from featurize.images.blends import COLOURS, parse_blends
+from featurize.images.channel_files import compile_pattern
+from featurize.images.channels import load_image
+from featurize.images.decode import decode
+from featurize.images.manifest import list_images
+from featurize.images.reading import Reading
+from featurize.images.scale import Scale
 from featurize.run import featurize
-from featurize.scale import Scale
 from featurize.settings import FeaturizeSettings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -75,7 +75,7 @@ def test_each_file_is_decoded_once_however_many_blends_and_networks_see_it(
         decoded.append(len(raw))
         return decode(raw, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("featurize.channels.decode", counted)
+    monkeypatch.setattr("featurize.images.channels.decode", counted)
     words = (*QUICK, *FILES, "--augment", "2", "--channels", "red+green+blue,yellow+blue+none,yellow")
     # The statistics of random networks take readings of their own, and are kept.
     assert run_cli("featurize", *words, "--backbone", "mnasnet0_5", "--limit", "1")[0] == 0

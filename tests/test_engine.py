@@ -14,12 +14,12 @@ from features_cache.errors import DeviceLost, OptionError
 from features_cache.plan import Execution, Plan
 from features_cache.recipe import Block
 from features_cache.sources import SourceFile
-from featurize.augmentation import Augmentation
-from featurize.backbones import build_backbone
+from featurize.backbones.build import build_backbone
+from featurize.backbones.precision import fold_batch_norm, lowered
 from featurize.device import choose_device, choose_precision, cpu_is_fast_in_bfloat16
 from featurize.engine import Engine
-from featurize.geometry import Square, as_planes, to_square
-from featurize.precision import fold_batch_norm, lowered
+from featurize.views.augmentation import Augmentation
+from featurize.views.geometry import Square, as_planes, to_square
 
 SIDE_PX = 64
 

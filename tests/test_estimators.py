@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import check_estimator
 
-from heads.catalogue import HEADS, make_head
+from heads.estimators.catalogue import HEADS, make_head
 from tests.heads_data import draw_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")

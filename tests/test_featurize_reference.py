@@ -18,12 +18,12 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from features_cache.reader import FeatureCache
-from featurize.augment import drawn
-from featurize.backbone_list import list_backbones
-from featurize.backbones import backbone_names, build_backbone
+from featurize.backbones.build import backbone_names, build_backbone
+from featurize.backbones.listing import list_backbones
+from featurize.backbones.shape import shape_of
 from featurize.run import featurize
 from featurize.settings import DEFAULT_BACKBONES, FeaturizeSettings
-from featurize.shape import shape_of
+from featurize.views.affine import drawn
 
 SIDE_PX = 96
 N_COPIES = 2

@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as arrays
 from sklearn.linear_model import LogisticRegression
 
 from features_cache.errors import OptionError
-from heads.confidence import calibrated_loss
 from heads.folds import make_folds
 from heads.fusion import WEIGHTS, choose_weight, fuse, fuse_at, fused, pool_predictions
+from heads.metrics.confidence import calibrated_loss
 from heads.parents import mean_by_parent, shares
 from heads.pooling import POOLS, pooled
 from heads.predictions import Inner, Predictions

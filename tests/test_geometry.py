@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from features_cache.reader import FeatureCache
-from featurize.geometry import Square, as_planes, cut_crops, to_square
+from featurize.views.geometry import Square, as_planes, cut_crops, to_square
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -12,7 +12,7 @@ from features_cache.recipe import Block
 from features_cache.writer import write_cache
 from heads.evaluate import EvaluateSettings, evaluate
 from heads.gather import gather
-from heads.guard import guarded
+from heads.leaks.guard import guarded
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import read_run
 from tests.heads_data import draw_features, make_blocks, make_project, make_recipe, write_csv

@@ -20,11 +20,11 @@ from heads import memory as budget
 from heads import run as story
 from heads.cell_data import cell_training_data, read_cells
 from heads.cell_heads import fit_cells
+from heads.estimators.ridge import RidgeHead
 from heads.evaluate import EvaluateSettings, evaluate
 from heads.fusion import WEIGHTS
 from heads.gather import gather, image_weights
 from heads.prior import prior_shift
-from heads.ridge import RidgeHead
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import list_runs, read_run
 from tests.heads_data import make_blocks, write_csv

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from heads import dense, ridge
-from heads.catalogue import make_head
+from heads.estimators.catalogue import make_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,8 +12,9 @@ from features_cache.errors import OptionError
 from features_cache.progress import silent
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads import features, training
-from heads.catalogue import HEADS
+from heads import features
+from heads.estimators import training
+from heads.estimators.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.features import CachedImages, LoadedFeatures, StoredFeatures
 from heads.folds import make_folds

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from features_cache.errors import OptionError
-from heads.catalogue import HEADS
 from heads.choosing import fit_temperature
+from heads.estimators.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.nesting import nest

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from features_cache.errors import OptionError
-from heads import neighbours
-from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
-from heads.dropout_linear import DropoutLinearHead
+from heads.estimators import neighbours
+from heads.estimators.catalogue import DEFAULT_HEADS, HEADS, make_head
+from heads.estimators.dropout_linear import DropoutLinearHead
+from heads.estimators.neighbours import NeighboursHead
+from heads.estimators.whiten import Whitening
 from heads.feature_rows import FeatureRows
-from heads.neighbours import NeighboursHead
 from heads.problem import TrainingData
 from heads.targets import ManyLabels, OneLabel
-from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")

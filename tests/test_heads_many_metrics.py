@@ -14,9 +14,9 @@ from scipy.special import expit, logit
 from sklearn import metrics as theirs
 
 from features_cache.errors import LabelError
-from heads.bootstrap import resampled_weights
-from heads.calibration import calibration_many
-from heads.many_metrics import HEADLINE_MANY, bootstrap_many, headline_many, per_class_many, score_many
+from heads.metrics.bootstrap import resampled_weights
+from heads.metrics.calibration import calibration_many
+from heads.metrics.many_labels import HEADLINE_MANY, bootstrap_many, headline_many, per_class_many, score_many
 
 
 def drawn(n_images, seed=0, coarse=False):

@@ -19,13 +19,13 @@ from features_cache.progress import silent
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads import memory as budget
-from heads.batches import StreamedBatches
-from heads.catalogue import HEADS
+from heads.estimators.batches import StreamedBatches
+from heads.estimators.catalogue import HEADS
+from heads.estimators.mlp import MLPHead
 from heads.feature_rows import FeatureRows
 from heads.features import CachedImages, LoadedFeatures, StoredFeatures
 from heads.folds import make_folds
 from heads.memory import INTERPRETER_BYTES, Memory, Work, parse_size, plan_memory, show_size
-from heads.mlp import MLPHead
 from heads.out_of_fold import fit_final, out_of_fold
 from heads.probabilities import image_probabilities
 from heads.problem import TrainingData

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as theirs
 
-from heads.calibration import calibration
 from heads.class_weights import sample_weights
-from heads.metrics import bootstrap_intervals, headline, per_class, score
+from heads.metrics.calibration import calibration
+from heads.metrics.one_label import bootstrap_intervals, headline, per_class, score
 from heads.targets import OneLabel
 
 

@@ -12,12 +12,12 @@ import pytest
 from features_cache.errors import LabelError, OptionError, RecipeMismatch
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads.catalogue import HEADS
 from heads.ensemble import combine, greedy_weights
+from heads.estimators.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.gather import gather, training_data
-from heads.guard import guarded
+from heads.leaks.guard import guarded
 from heads.out_of_fold import out_of_fold
 from heads.predictions import Inner, Predictions
 from heads.prior import prior_shift

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from features_cache.errors import OptionError
-from heads.catalogue import DEFAULT_HEADS, HEADS
-from heads.own_heads import own_kinds
+from heads.estimators.catalogue import DEFAULT_HEADS, HEADS
+from heads.estimators.own_heads import own_kinds
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import load_heads, read_run
 from heads.settings import FitSettings as Settings
-from heads.submission import SubmitSettings, submit
+from heads.submitting.submission import SubmitSettings, submit
 from tests.heads_data import make_project
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from heads.calibration import calibration, calibration_many
+from heads.metrics.calibration import calibration, calibration_many
 from heads.pictures import _reliability, reliability_picture
 
 PROBABILITIES = np.array([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5]])

@@ -10,15 +10,15 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from features_cache.errors import LabelError, OptionError
-from heads.catalogue import HEADS, make_head
+from heads.estimators.catalogue import HEADS, make_head
+from heads.estimators.logistic import LogisticHead
+from heads.estimators.mlp import MLPHead
+from heads.estimators.ridge import RidgeHead
+from heads.estimators.training import ByteDropout
+from heads.estimators.whiten import Whitening
 from heads.feature_rows import FeatureRows
-from heads.logistic import LogisticHead
-from heads.mlp import MLPHead
 from heads.problem import TrainingData
-from heads.ridge import RidgeHead
 from heads.targets import OneLabel
-from heads.training import ByteDropout
-from heads.whiten import Whitening
 from tests.heads_data import draw_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,7 @@ from rich.console import Console
 from features_cache.errors import CacheError, LabelError, OptionError, OutputExists, RecipeMismatch, RunError
 from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
-from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
+from heads.estimators.catalogue import DEFAULT_HEADS, HEADS, make_head
 from heads.evaluate import EvaluateSettings, _check_unseen, evaluate
 from heads.fitted import FittedHead, load_head
 from heads.gather import chosen_blocks

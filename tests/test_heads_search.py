@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from features_cache.errors import OptionError
-from heads.catalogue import HEADS
+from heads.estimators.catalogue import HEADS
+from heads.estimators.own_heads import own_kinds
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
 from heads.ladder import make_ladder
 from heads.out_of_fold import fit_final, out_of_fold
-from heads.own_heads import own_kinds
 from heads.problem import TrainingData
 from heads.run import FitSettings
 from heads.run_folder import read_run

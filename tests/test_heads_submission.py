@@ -22,7 +22,7 @@ from features_cache.reader import FeatureCache
 from features_cache.writer import write_cache
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import load_heads, read_run
-from heads.submission import SubmitSettings, submit, summary_lines
+from heads.submitting.submission import SubmitSettings, submit, summary_lines
 from tests.heads_data import draw_features, make_blocks, make_project, write_csv
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,8 +14,8 @@ from scipy.stats import norm
 from sklearn import metrics as theirs
 
 from features_cache.errors import LabelError, OptionError, RunError
-from heads.bootstrap import interval, resampled_weights
-from heads.ranking import rank
+from heads.metrics.bootstrap import interval, resampled_weights
+from heads.metrics.ranking import rank
 from heads.thresholds import N_SHRINK, SCAN, Thresholds, apply_thresholds, choose_common, choose_each
 
 

@@ -16,11 +16,11 @@ from inputs_data import huge_png, png_chunk
 from PIL import Image
 
 from features_cache.reader import FeatureCache
-from featurize.bad_image import BadImage
-from featurize.decode import decode
-from featurize.reading import Reading
-from featurize.scale import Scale
-from featurize.unit_range import unit_range
+from featurize.images.bad_image import BadImage
+from featurize.images.decode import decode
+from featurize.images.reading import Reading
+from featurize.images.scale import Scale
+from featurize.images.unit_range import unit_range
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN = Path("data/train")
@@ -238,8 +238,8 @@ def test_an_unreadable_file_is_quarantined_with_its_errno(project: Path, run_cli
 
 
 def test_a_file_that_vanishes_is_quarantined_with_its_errno(project: Path) -> None:
-    from featurize.channels import load_image
-    from featurize.manifest import list_images
+    from featurize.images.channels import load_image
+    from featurize.images.manifest import list_images
 
     manifest = list_images(TRAIN, ids=None)
     (TRAIN / "train0.png").unlink()

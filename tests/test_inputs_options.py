@@ -17,8 +17,8 @@ from PIL import Image
 
 from features_cache.errors import ImagesMissing
 from features_cache.reader import FeatureCache
-from featurize.channels import hash_image
-from featurize.manifest import list_images, read_ids
+from featurize.images.channels import hash_image
+from featurize.images.manifest import list_images, read_ids
 
 Run = Callable[..., tuple[int, str, str]]
 TRAIN = Path("data/train")

@@ -14,19 +14,19 @@ from sklearn.preprocessing import StandardScaler
 from features_cache.errors import LabelError, SubmissionError
 from features_cache.writer import write_cache
 from heads import run as story
-from heads.catalogue import DEFAULT_HEADS, HEADS, make_head
+from heads.estimators.catalogue import DEFAULT_HEADS, HEADS, make_head
+from heads.estimators.logistic import LogisticHead
+from heads.estimators.ridge import RidgeHead
+from heads.estimators.whiten import Whitening
 from heads.evaluate import EvaluateSettings, evaluate
 from heads.feature_rows import FeatureRows
 from heads.labelled import join_labels
 from heads.labels import read_labels, separator_of
-from heads.logistic import LogisticHead
 from heads.problem import TrainingData
-from heads.ridge import RidgeHead
 from heads.run import FitSettings, fit_heads
 from heads.run_folder import read_run
-from heads.submission import SubmitSettings, submit
+from heads.submitting.submission import SubmitSettings, submit
 from heads.targets import ManyLabels
-from heads.whiten import Whitening
 from tests.heads_data import make_blocks, write_csv
 
 pytestmark = pytest.mark.usefixtures("one_thread")

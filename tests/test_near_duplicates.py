@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from leak_data import make_leaky_data
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from heads.alike_pairs import alike_pairs
-from heads.clusters import clusters, groups_with_clusters
-from heads.copy_space import CopySpace
-from heads.copy_threshold import FIXED_THRESHOLD
-from heads.leaks import COLUMNS, across_folds, leak_warnings, leaks_table
-from heads.metrics import bootstrap_intervals, headline
-from heads.near_duplicates import find_near_duplicates
-from heads.ridge import RidgeHead
+from heads.estimators.ridge import RidgeHead
+from heads.leaks.alike_pairs import alike_pairs
+from heads.leaks.clusters import clusters, groups_with_clusters
+from heads.leaks.copy_space import CopySpace
+from heads.leaks.copy_threshold import FIXED_THRESHOLD
+from heads.leaks.near_duplicates import find_near_duplicates
+from heads.leaks.report import COLUMNS, across_folds, leak_warnings, leaks_table
+from heads.metrics.one_label import bootstrap_intervals, headline
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

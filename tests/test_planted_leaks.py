@@ -13,13 +13,13 @@ import pytest
 
 from heads import choosing
 from heads import out_of_fold as story
-from heads.catalogue import HEADS
 from heads.choosing import fit_temperature
 from heads.decisions import decide
 from heads.ensemble import combine
+from heads.estimators.catalogue import HEADS
 from heads.feature_rows import FeatureRows
 from heads.folds import make_folds
-from heads.metrics import headline
+from heads.metrics.one_label import headline
 from heads.nesting import nest
 from heads.out_of_fold import out_of_fold
 from heads.predictions import Inner

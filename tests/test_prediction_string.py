@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 
 from features_cache.errors import OptionError, SubmissionError
 from heads import commands
-from heads.prediction_string import (
+from heads.submitting.prediction_string import (
     LEAST_CONFIDENCE,
     check_classes,
     check_least,
@@ -20,7 +20,7 @@ from heads.prediction_string import (
     is_prediction_string,
     prediction_string,
 )
-from heads.submit_settings import SubmitSettings
+from heads.submitting.settings import SubmitSettings
 
 words = st.text(
     st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_categories=["Cc", "Zs"]), min_size=1, max_size=9

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from heads.shift import Shift, train_test_shift, weighted_auc
+from heads.leaks.shift import Shift, train_test_shift, weighted_auc
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

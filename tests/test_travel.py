@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from featurize.scale import Scale
+from featurize.images.scale import Scale
+from featurize.images.unit_range import unit_range
 from featurize.travel import packed, travelled
-from featurize.unit_range import unit_range
 
 EIGHT_BITS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
 SIXTEEN_BITS = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)

@@ -14,9 +14,9 @@ from cache_data import QUICK, picture
 from PIL import Image
 
 from features_cache.reader import FeatureCache
-from featurize.augmentation import FLIPS_AND_TURNS
 from featurize.engine import Engine
 from featurize.sheet import corner
+from featurize.views.augmentation import FLIPS_AND_TURNS
 
 Run = Callable[..., tuple[int, str, str]]
 SIDE_PX = 64

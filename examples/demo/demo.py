@@ -21,12 +21,12 @@ import torch
 from draw import draw_challenge
 
 from features_cache.errors import WeightsMissing
-from featurize.backbones import build_backbone
+from featurize.backbones.build import build_backbone
+from featurize.backbones.precision import fold_batch_norm, lowered
+from featurize.backbones.weights import find_weights, parse_weights
 from featurize.device import choose_device, choose_precision, micro_batch
-from featurize.precision import fold_batch_norm, lowered
 from featurize.settings import DEFAULT_BACKBONES
-from featurize.weights import find_weights, parse_weights
-from heads.metrics import bootstrap_intervals, headline
+from heads.metrics.one_label import bootstrap_intervals, headline
 
 N_VIEWS = 7
 SIZES_PX = (224, 160, 128, 96, 64)

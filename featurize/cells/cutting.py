@@ -17,16 +17,16 @@ from features_cache.recipe import digest_of
 from features_cache.sources import SourceFile, Sources
 from features_cache.status import Status
 from features_cache.texts import Texts
-from featurize.bad_image import BadImage
 from featurize.cells.crops import CropFiles, cut, list_cells, without_border_nuclei
 from featurize.cells.label_images import decode_labels, list_label_images
 from featurize.cells.records import Parent, crop_folders
 from featurize.cells.segment import find_cells, find_nuclei
 from featurize.cells.settings import CellsSettings
-from featurize.channels import hash_image, load_image
 from featurize.crop_folder import CROP_PATTERN
-from featurize.reading import Reading
-from featurize.splits import find_images, reading_of
+from featurize.images.bad_image import BadImage
+from featurize.images.channels import hash_image, load_image
+from featurize.images.reading import Reading
+from featurize.images.splits import find_images, reading_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from PIL import Image
 from features_cache.errors import ImagesMissing
 from features_cache.sources import SourceFile
 from features_cache.status import Status
-from featurize.bad_image import BadImage
-from featurize.manifest import list_images
+from featurize.images.bad_image import BadImage
+from featurize.images.manifest import list_images
 
 _FORMATS = ("PNG", "TIFF")
 _EXACT = 2**24
@@ -45,7 +45,7 @@ def list_label_images(folder: Path, split: str, *, follow_links: bool = False) -
     ImagesMissing
         If there is none, or two for one id.
     UnsafePath
-        As :func:`featurize.walk.walk`.
+        As :func:`featurize.images.walk.walk`.
     """
     root = folder / split if (folder / split).is_dir() else folder
     manifest = list_images(root, ids=None, follow_links=follow_links)

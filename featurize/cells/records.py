@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from features_cache.errors import CacheDamaged, ImagesMissing, OutputExists, UnsafePath
 from features_cache.folders import publish_folder
 from featurize.cells.crops import Cell
-from featurize.nothing_found import EXTENSIONS
+from featurize.images.nothing_found import EXTENSIONS
 
 RECORD = "record.json"
 

@@ -16,7 +16,6 @@ from features_cache.extras import load_extra
 from features_cache.files import publish, require_folder
 from features_cache.interrupt import StopFlag, stop_on_signals
 from features_cache.progress import Progress, silent
-from featurize.bad_image import BadImage
 from featurize.cells.cutting import CellJob, cut_image, find_jobs
 from featurize.cells.records import list_folders, publish_parent, read_parent
 from featurize.cells.settings import CellsSettings
@@ -33,6 +32,7 @@ from featurize.cells.state import (
 from featurize.cells.summary import CellsSplit, CellsSummary
 from featurize.cells.tables import Size, images_csv, publish_cells, size_of
 from featurize.crop_folder import outputs
+from featurize.images.bad_image import BadImage
 
 
 def cut_cells(settings: CellsSettings, *, progress: Progress = silent) -> CellsSummary:

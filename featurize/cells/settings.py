@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from features_cache.errors import OptionError, did_you_mean, listed
-from featurize.image_settings import ImageSettings, auto_or_number
+from featurize.images.settings import ImageSettings, auto_or_number
 
 # Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
 RULES = 1

@@ -16,7 +16,7 @@ from features_cache.errors import OutputExists, RecipeMismatch
 from features_cache.files import DISK, failures_told, make_folders, publish
 from features_cache.folders import discard_folder
 from featurize.crop_folder import STATE, outputs
-from featurize.image_settings import SPLITS
+from featurize.images.settings import SPLITS
 
 _FORMAT = "permafeat-cells"
 _MAKING = ".making"

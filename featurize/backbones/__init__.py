@@ -1,0 +1,1 @@
+"""Frozen networks: spelled, found with their weights, built, tapped, made quick."""

@@ -1,0 +1,1 @@
+"""Which images there are, and how their files become planes of pixels in [0, 1]."""

@@ -1,0 +1,80 @@
+"""The files below a folder of images: regular ones, and links only where they are wanted."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from features_cache.errors import ImagesMissing, UnsafePath
+from featurize.images.nothing_found import ARCHIVES, EXTENSIONS
+
+
+def walk(root: Path, *, follow_links: bool) -> Iterator[Path]:
+    """Yield the image files below a folder, relative to it, in no order.
+
+    Parameters
+    ----------
+    root : Path
+        The folder.
+    follow_links : bool
+        Whether links may lead out of it, and to folders; otherwise only links to files inside it are sound.
+
+    Raises
+    ------
+    ImagesMissing
+        If there is no such folder, or one that cannot be listed.
+    UnsafePath
+        If a link leads out of the folder unasked, nowhere or in a circle, or a file is not a regular one.
+    """
+    if not root.is_dir():
+        if root.exists():
+            what = "an archive: unpack it first" if root.suffix.lower() in ARCHIVES else "a file"
+            msg = f"{root}: {what}; expected a folder of images"
+            raise ImagesMissing(msg)
+        msg = f"{root}: no such folder; name the folder of images with --train-images or --test-images"
+        raise ImagesMissing(msg)
+    inside = root.resolve()
+    # Each folder with the real folders above it: a link to one of these would be followed for ever.
+    pending = [(root, frozenset({inside}))]
+    while pending:
+        folder, above = pending.pop()
+        with _listing(folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if entry.is_symlink():
+                    _require_sound(path, root, inside=None if follow_links else inside, above=above)
+                if entry.is_dir(follow_symlinks=follow_links):
+                    pending.append((path, above | {path.resolve()}))
+                elif path.suffix.lower() in EXTENSIONS:
+                    if not stat.S_ISREG(entry.stat().st_mode):
+                        msg = f"{path}: not a regular file (a pipe, device or folder link); refused"
+                        raise UnsafePath(msg)
+                    yield path.relative_to(root)
+
+
+def _listing(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+    try:
+        return os.scandir(folder)
+    except PermissionError as error:
+        msg = (
+            f"{folder}: cannot be listed ({error.strerror}); ask its owner for permission, or move it out of the images"
+        )
+        raise ImagesMissing(msg) from error
+
+
+def _require_sound(link: Path, root: Path, *, inside: Path | None, above: frozenset[Path]) -> None:
+    """Check where a link leads: into ``inside``, where it must not lead out, and to no folder that it lies in."""
+    try:
+        target = link.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        msg = f"{link}: a link that leads nowhere or in a circle; refused. Remove it"
+        raise UnsafePath(msg) from error
+    if inside is None and target in above:
+        msg = f"{link}: a link to a folder that it lies in; refused. Remove it"
+        raise UnsafePath(msg)
+    if inside is not None and not target.is_relative_to(inside):
+        msg = f"{link}: a link out of {root}; refused. Copy the images in, name the folder itself, or type --follow-symlinks"
+        raise UnsafePath(msg)
