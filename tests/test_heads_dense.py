@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from heads import dense, ridge
+from heads import dense
+from heads.estimators import ridge
 from heads.estimators.catalogue import make_head
 
 pytestmark = pytest.mark.usefixtures("one_thread")
