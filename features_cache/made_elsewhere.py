@@ -47,7 +47,8 @@ def read_features(path: Path, ids: Path | None, id_column: str | None) -> MadeEl
     ----------
     path : Path
     ids : Path, optional
-        CSV of the rows' ids, or a text file with one a line. Needed for an array; else the table's own column unless given.
+        CSV of the rows' ids, or a text file with one a line. Needed for an array; a table's own column of ids must name the same
+        images, and says which row is whose.
     id_column : str, optional
         Column of ids; the one named ``id`` unless given.
 
@@ -77,6 +78,8 @@ def read_features(path: Path, ids: Path | None, id_column: str | None) -> MadeEl
         return _joined(path, _ids_of(ids, id_column), features if features.ndim == 3 else features[:, None, :])
     table = _csv(path, id_column) if suffix == ".csv" else _parquet(path)
     own = id_column or "id"
+    if ids is not None and own in table:
+        table = _in_order_of(path, table, own, ids, _ids_of(ids, id_column))
     names = list(_ids_of(ids, id_column)) if ids is not None else _column(path, table, own)
     views = _column(path, table, "view") if "view" in table and ids is None else None
     values = table.drop(columns=[name for name in (own, "view", "parent") if name in table])
@@ -131,6 +134,26 @@ def _ids_of(path: Path, id_column: str | None) -> list[str]:
     table = read_table(path)
     name = id_column or next((name for name in table.columns if name.lower() == "id"), table.columns[0])
     return _column(path, table, name)
+
+
+def _in_order_of(path: Path, table: pd.DataFrame, own: str, ids: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """Put rows that have ids of their own into the order of other ids: by place they might be another image's.
+
+    Raises
+    ------
+    TableError
+        If the ids are not the same ones.
+    """
+    found = _column(path, table, own)
+    if sorted(found) != sorted(wanted):
+        strange = sorted(set(found) ^ set(wanted))
+        msg = (
+            f"{path}: its column {own!r} and {ids} name other images ({len(strange)} in one alone: {listed(strange, 5)}; {len(found)} and "
+            f"{len(wanted)} rows); expected the same ids. Leave --ids out, or the column"
+        )
+        raise TableError(msg)
+    place = {name: row for row, name in enumerate(found)}
+    return table.iloc[[place[name] for name in wanted]].reset_index(drop=True)
 
 
 def _numbers(path: Path, table: pd.DataFrame) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import ImagesMissing, listed
+from features_cache.errors import ImagesMissing, PermafeatError, listed
 from features_cache.findings import Findings
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
@@ -72,7 +72,7 @@ def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Ch
     """
     findings = Findings()
     digests: dict[str, dict[str, bytes]] = {}
-    manifests = _manifests(settings, findings)
+    manifests, unlisted = _manifests(settings, findings)
     columns = _columns(settings, findings, _blends(settings, manifests, findings))
     with findings.gathered():
         choose_precision(settings.precision, choose_device(settings.device))
@@ -81,31 +81,49 @@ def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Ch
         for split, manifest in manifests.items():
             digests[split] = _decode_all(settings, split, manifest, reading, findings, progress)
         _same_bytes(digests, findings)
+        manifests = {split: manifest for split, manifest in manifests.items() if split not in unlisted}
         _output(settings, manifests, columns, findings)
     train = settings.splits[0]
     ids = manifests[train].ids if train in manifests else ()
     return Checked(findings=findings, ids=ids, good=np.array([name in digests[train] for name in ids], dtype=bool))
 
 
-def _manifests(settings: FeaturizeSettings, findings: Findings) -> dict[str, Manifest]:
+def _manifests(settings: FeaturizeSettings, findings: Findings) -> tuple[dict[str, Manifest], set[str]]:
+    """List the images of each split, and say of which splits they are what the folder holds: their table, or a file, is at fault."""
     found: dict[str, Manifest] = {}
+    unlisted: set[str] = set()
     with findings.gathered():
         settings.require_folders()
     for split in settings.splits:
+        planes = next((manifest.planes for manifest in found.values()), settings.named_planes)
+        manifest: Manifest | None = None
+        is_listed = False
         with findings.gathered():
-            planes = next((manifest.planes for manifest in found.values()), settings.named_planes)
             manifest = find_split(settings, split, planes)
-            if manifest is None:
-                findings.add("note", [f"there is no folder of {split} images"])
-                continue
-            found[split] = manifest
-            findings.add("note", [f"{split}: {len(manifest.ids)} images in {manifest.root}"])
-            findings.add("warning", manifest.warnings)
+            is_listed = True
+        if not is_listed:
+            manifest = _whatever_is_there(settings, split, planes)
+            unlisted.add(split)
+        if manifest is None:
+            findings.add("note", [f"there is no folder of {split} images"] if is_listed else [])
+            continue
+        found[split] = manifest
+        findings.add("note", [f"{split}: {len(manifest.ids)} images in {manifest.root}"])
+        findings.add("warning", manifest.warnings)
     if not found and not findings.exit_code:
         with findings.gathered():
             msg = f"neither {settings.train_images} nor {settings.test_images} exists; name the images with --train-images and --test-images"
             raise ImagesMissing(msg)
-    return found
+    return found, unlisted
+
+
+def _whatever_is_there(settings: FeaturizeSettings, split: str, planes: Sequence[str]) -> Manifest | None:
+    """List what a folder holds, whatever its table says and whichever files would be refused: it is looked at in any case."""
+    bare = dataclasses.replace(settings, labels=None, sample=None)
+    try:
+        return find_split(bare, split, planes, skip_unsafe=True)
+    except PermafeatError:
+        return None  # told already: it is why the images could not be listed at first
 
 
 def _blends(settings: FeaturizeSettings, manifests: Mapping[str, Manifest], findings: Findings) -> tuple[Blend, ...]:
@@ -219,7 +237,10 @@ def _output(settings: FeaturizeSettings, manifests: Mapping[str, Manifest], colu
         )
         if path.exists() and not settings.overwrite:
             with findings.gathered(), FeatureCache(path) as cache:
-                n_new = len(set(manifest.ids) - set(cache.ids))
+                n_new, gone = len(set(manifest.ids) - set(cache.ids)), sorted(set(cache.ids) - set(manifest.ids))
                 findings.add("note", [f"{path}: holds {cache.n_images} images; {n_new} more would be computed"])
+                if gone:
+                    text = f"{path}: {len(gone)} of its images are gone ({listed(gone, 5)}); put them back, choose another --out, or type --overwrite"
+                    findings.add("error", [text])
     with findings.gathered():
         require_bytes(settings.out, n_bytes)

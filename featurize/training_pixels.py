@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from features_cache.errors import ImagesMissing
+from features_cache.errors import ImagesMissing, OptionError
 from features_cache.progress import Progress
 from features_cache.recipe import Recipe
 from featurize.backbones.calibrate import CALIBRATION_IMAGES
@@ -51,6 +51,12 @@ def dataset_statistics(
     @functools.cache
     def computed(square: Square) -> dict[tuple[Square, str], Moments]:
         train = settings.splits[0]
+        if settings.limit is not None:
+            msg = (
+                f"--normalise dataset with --limit {settings.limit}: the statistics of these few would be kept for all; expected those of "
+                f"all training images. Leave --limit out, or try with --normalise imagenet"
+            )
+            raise OptionError(msg)
         if train not in manifests:
             msg = "--normalise dataset takes the statistics of the training images; featurize these first, or with the test images"
             raise ImagesMissing(msg)
@@ -68,14 +74,16 @@ def calibration_inputs(recipe: Recipe, manifests: Mapping[str, Manifest], readin
     """Read the first training images that can be read (of the test images, where there are no others), as a network sees them."""
     manifest = next(iter(manifests.values()))
     images: list[Tensor] = []
+    reasons: dict[str, str] = {}
     for sources in manifest.sources:
         if len(images) == CALIBRATION_IMAGES:
             break
         try:
             images.append(to_square(as_planes(load_image(manifest.root, sources, reading).pixels), square_of(recipe)))
-        except BadImage:
-            continue  # told, counted and listed when its row is computed
+        except BadImage as error:
+            reasons.setdefault(error.reason, sources[0].path)  # told, counted and listed when its row is computed
     if not images:
-        msg = f"{manifest.root}: none of {len(manifest.ids)} images can be read; at least one must be"
+        shown = "".join(f"\n  {path}: {reason}" for reason, path in list(reasons.items())[:5])
+        msg = f"{manifest.root}: none of {len(manifest.ids)} images can be read; expected one at least. Mend them, or how they are read:{shown}"
         raise ImagesMissing(msg)
     return NetworkInput(recipe, reading.planes, torch.device("cpu")).of(torch.stack(images))[0]

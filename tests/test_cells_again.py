@@ -293,7 +293,7 @@ def test_a_missing_extra_is_one_line_that_says_what_to_type(
         (("--background", "black"), "expected one of zero, keep"),
         (("--diameter", "3"), "--diameter is 3; expected 4 to 10000"),
         (("--margin", "-0.1"), "--margin is -0.1; expected 0 to 10"),
-        (("--max-bad", "2"), "--max-bad is 2; expected 0 to 1"),
+        (("--max-bad", "2"), "--max-bad is 2.0; expected a share from 0 to 1"),
         (("--workers", "0"), "--workers is 0; expected 1 or more"),
         (("--planes", "a,b"), "no channel is called nucleus or blue; expected one of a, b"),
     ],

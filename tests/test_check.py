@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,35 @@ def test_what_is_refused_ends_with_3_and_the_rest_is_still_told(project: Path, r
     assert code == 3
     assert "refused: data/train/link.png: a link out of data/train" in out
     assert "note: test: 3 images in data/test" in out
+
+
+def test_one_fault_hides_no_other(project: Path, run_cli: Run) -> None:
+    os.mkfifo(TRAIN / "pipe.png")
+    (TRAIN / "loop.png").symlink_to("loop.png")
+    (TRAIN / "out.png").symlink_to("/etc/hostname")
+    (TRAIN / "train1.png").write_bytes(b"")
+    Path("data/sample_submission.csv").write_text("id;label\ntest0;a\n")
+    Path("data/test/test1.png").write_bytes(b"<!DOCTYPE html>")
+    code, out, _ = run_cli("check", *QUICK, *FOLDS)
+    assert code == 3
+    for text in (
+        "pipe.png: not a regular file",
+        "loop.png: a link that leads nowhere",
+        "out.png: a link out of data/train",
+    ):
+        assert text in out
+    assert "train1.png: not an image (empty file)" in out
+    assert "semicolons" in out
+    assert "test1.png: not an image (looks like HTML" in out
+
+
+def test_images_that_a_cache_holds_and_that_are_gone_are_found(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    rows = Path("data/train.csv").read_text().splitlines()
+    Path("data/train.csv").write_text("\n".join(rows[:-1]) + "\n")
+    code, out, _ = run_cli("check", *QUICK, *FOLDS, "--ignore-unlabelled")
+    assert code == 2
+    assert "features/train.h5: 1 of its images are gone ('train5')" in out
 
 
 def test_a_disk_too_small_is_found(project: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

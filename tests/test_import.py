@@ -56,6 +56,21 @@ def test_a_table_becomes_a_cache_sorted_by_id(project: Path, run_cli: Run, kind:
     assert not verify(Path("features/train.h5")).faults
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_with_ids_of_its_own_is_never_joined_by_place(project: Path, run_cli: Run, kind: str) -> None:
+    shuffled = [IDS[place] for place in (3, 0, 5, 1, 4, 2)]
+    values = drawn()
+    words = (*write_features(kind, shuffled, values), "--ids", write_ids(Path("ids.csv"), IDS), "--block", "dino")
+    assert run_cli("import", *words, "--dtype", "float32")[0] == 0
+    with FeatureCache(Path("features/train.h5")) as cache:
+        np.testing.assert_array_equal(cache.load()[:, 0], values[np.argsort(shuffled)])
+    strangers = ["stranger", *shuffled[1:]]
+    words = (*write_features(kind, strangers, values), "--ids", "ids.csv", "--block", "other")
+    code, _, err = run_cli("import", *words)
+    assert code == 2
+    assert "name other images (2 in one alone: 'stranger', 'train" in err
+
+
 def test_it_joins_the_blocks_of_a_cache_and_heads_learn_from_all(project: Path, run_cli: Run) -> None:
     assert run_cli("featurize", *QUICK, "--augment", "1")[0] == 0
     with FeatureCache(Path("features/train.h5")) as cache:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from cache_data import QUICK, picture, quarantine
 from inputs_data import (
     CACHE,
@@ -80,9 +81,13 @@ TABLE: list[tuple[str, str, Spoil, tuple[str, ...], int, str]] = [
     ("images", "7 infinite pixel", save(floats(np.inf), format="TIFF"), LOOK, 4, "1 NaN or infinite pixels"),
     ("images", "7 floats above 1", save(floats(3.0), format="TIFF"), LOOK, 4, "to 3; expected 0 to 1 (--scale)"),
     ("images", "7 floats and --scale", save(floats(3.0), format="TIFF"), (*LOOK, "--scale", "image:0:100"), 0, "1 images: float pixels"),
+    ("images", "7 floats of 64 bits", lambda: tifffile.imwrite(FIRST, np.full((20, 20), 0.5)), LOOK, 0, "1 images: float pixels"),
+    ("images", "7 a camera of 12 bits", save(np.full((20, 20), 4095, np.uint16)), LOOK, 0, "none of them above 4095: nearly black, unless --scale 4095"),
+    ("images", "7 statistics of a few", nothing, (*LOOK, "--normalise", "dataset", "--limit", "3"), 2, "expected those of all training images"),
     ("images", "8 animated", save(drawn(), FIRST, format="GIF", save_all=True, append_images=[drawn("L")]), LOOK, 4, "2 frames or pages; expected one. --frame N"),
     ("images", "8 animated and --frame", save(drawn(), FIRST, format="TIFF", save_all=True, append_images=[drawn()]), (*LOOK, "--frame", "0"), 0, "6 images"),
     ("images", "9 EXIF orientation", save(drawn(), FIRST, format="JPEG", exif=turned()), LOOK, 0, "1 images: turned by its EXIF orientation"),
+    ("images", "10 no image at all", lambda: [path.write_bytes(b"") for path in TRAIN.iterdir()] and None, ("featurize", "--backbone", "resnet18", *QUICK[2:]), 2, "none of 6 images can be read; expected one at least"),
     ("images", "10 PDF", write(FIRST, b"%PDF-1.7\n" + bytes(60)), LOOK, 4, "not an image: not an image (looks like PDF"),
     ("images", "10 EPS", write(FIRST, b"%!PS-Adobe-3.0 EPSF-3.0\n" + bytes(60)), LOOK, 4, "not an image: not an image (looks like PostScript"),
     ("images", "10 PSD", write(FIRST, b"8BPS\x00\x01" + bytes(60)), LOOK, 4, "not an image: not an image (looks like PSD"),

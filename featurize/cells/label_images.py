@@ -48,7 +48,7 @@ def list_label_images(folder: Path, split: str, *, follow_links: bool = False) -
         As :func:`featurize.images.walk.walk`.
     """
     root = folder / split if (folder / split).is_dir() else folder
-    manifest = list_images(root, ids=None, follow_links=follow_links)
+    manifest = list_images(root, ids=None, follow_links=follow_links, named_by="--masks")
     files: dict[str, SourceFile] = {}
     for name, (source,) in zip(manifest.ids, manifest.sources, strict=True):
         stem = PurePosixPath(name).with_suffix("").as_posix()
@@ -83,7 +83,10 @@ def decode_labels(raw: bytes, shape: tuple[int, int], max_pixels: int) -> NDArra
     try:
         image = Image.open(io.BytesIO(raw), formats=_FORMATS)
     except Exception as error:
-        raise BadImage(Status.NOT_AN_IMAGE, "label image: neither PNG nor TIFF, or damaged") from error
+        raise BadImage(
+            Status.NOT_AN_IMAGE,
+            "label image: damaged, of 64 bits, or neither PNG nor TIFF; expected 8, 16 or 32 bits",
+        ) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BadImage(Status.TOO_LARGE, f"label image: {width} x {height} pixels; at most {max_pixels} (--max-pixels)")

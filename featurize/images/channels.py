@@ -19,6 +19,7 @@ from featurize.images.decode import Decoded, decode
 from featurize.images.reading import Reading
 from featurize.images.unit_range import unit_range
 
+_MOST_OF_12_BITS = 4095
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
@@ -83,7 +84,7 @@ def load_image(root: Path, sources: Sequence[SourceFile], reading: Reading) -> L
             raise BadImage(error.status, where + error.reason) from error
     notes = tuple(note for decoded in found for note in decoded.notes)
     pixels, more = _stacked(found, names, reading) if reading.by_file else _of_one_file(found[0], reading)
-    return Loaded(pixels, np.frombuffer(digest.digest(), np.uint8), (*notes, *more))
+    return Loaded(pixels, np.frombuffer(digest.digest(), np.uint8), (*notes, *more, *_notes_on(found, reading)))
 
 
 def hash_image(root: Path, sources: Sequence[SourceFile]) -> NDArray[np.uint8]:
@@ -113,6 +114,16 @@ def _read(path: Path, source: SourceFile, where: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BadImage(Status.UNREADABLE, f"{where}{error.strerror} (errno {error.errno})") from error
+
+
+def _notes_on(found: Sequence[Decoded], reading: Reading) -> tuple[str, ...]:
+    """Say where the rule of the number type makes an image dark: cameras of 12 bits fill files of 16."""
+    deep = [decoded.pixels for decoded in found if decoded.pixels.dtype == np.uint16]
+    if reading.scale.kind != "dtype" or not deep or max(int(pixels.max()) for pixels in deep) > _MOST_OF_12_BITS:
+        return ()
+    return (
+        "16 bits a channel, none of them above 4095: nearly black, unless --scale 4095 or image:0:100 says otherwise",
+    )
 
 
 def _of_one_file(decoded: Decoded, reading: Reading) -> tuple[NDArray[np.float32], tuple[str, ...]]:

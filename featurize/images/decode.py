@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import logging
 import re
 from typing import Any
 
@@ -59,6 +60,7 @@ _DAMAGED = (
 # Image.open would warn, and above twice its own limit fail, before we can compare the size with --max-pixels: decode() does
 # that from the header, before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # what it logs of odd files, it also raises
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from features_cache.status import Status
 from featurize.images.bad_image import BadImage
 
 _INSTALL = "`pip install 'permafeat[tiff]'` reads it"
-_NUMBERS = {"uint8", "uint16", "float32"}
+_NUMBERS = {"uint8", "uint16", "float16", "float32", "float64"}
 _ORIENTATION = 274
 
 
@@ -71,8 +71,11 @@ class TiffPages:
             if _ORIENTATION in found.tags and found.tags[_ORIENTATION].value != 1:
                 raise BadImage(Status.UNSUPPORTED, "a TIFF of deep colour that is to be turned; save it upright")
             pixels = found.asarray()
+            if pixels.dtype.kind == "f":
+                pixels = pixels.astype(np.float32)
         pixels = np.moveaxis(pixels, 0, -1) if axes == "SYX" else pixels
-        notes = ["read by tifffile", *(["16 bits a channel"] if pixels.dtype == np.uint16 else [])]
+        by_type = {"u2": ["16 bits a channel"], "f4": ["float pixels"]}
+        notes = ["read by tifffile", *by_type.get(pixels.dtype.str[1:], [])]
         if not as_stored and pixels.ndim == 3 and pixels.shape[2] in {2, 4} and len(found.extrasamples) == 1:
             pixels, notes = pixels[..., :-1], [*notes, "alpha dropped"]
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False), notes

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -132,6 +132,8 @@ def list_images(
     planes: Sequence[str] = (),
     extra: Extra = "error",
     follow_links: bool = False,
+    skip_unsafe: bool = False,
+    named_by: str = "--train-images or --test-images",
 ) -> Manifest:
     """Find the files of every image.
 
@@ -149,6 +151,10 @@ def list_images(
         What an image without a row gets; with ``"ignore both"`` a row without an image is left out too.
     follow_links : bool
         Whether links may lead out of the folder.
+    skip_unsafe : bool
+        Whether files that would be refused are passed over.
+    named_by : str
+        The option that names the folder, for messages.
 
     Returns
     -------
@@ -163,12 +169,16 @@ def list_images(
     UnsafePath
         As :func:`featurize.images.walk.walk`.
     """
+    files = walk(root, follow_links=follow_links, skip_unsafe=skip_unsafe, named_by=named_by)
     if pattern:
         found, named = channel_sets(
-            root, ((_escaped(path), path) for path in walk(root, follow_links=follow_links)), pattern, planes
+            root,
+            ((_escaped(path), path) for path in files),
+            pattern,
+            planes,
         )
     else:
-        found, named = _single_files(root, follow_links=follow_links), tuple(planes) or COLOURS
+        found, named = _single_files(root, files), tuple(planes) or COLOURS
     if not found:
         raise nothing_found(root, pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
@@ -195,9 +205,9 @@ def _escaped(path: Path) -> str:
         )
 
 
-def _single_files(root: Path, *, follow_links: bool) -> dict[str, tuple[Path | None, ...]]:
+def _single_files(root: Path, files: Iterator[Path]) -> dict[str, tuple[Path | None, ...]]:
     found: dict[str, tuple[Path | None, ...]] = {}
-    for path in walk(root, follow_links=follow_links):
+    for path in files:
         if _escaped(path) in found:
             msg = (
                 f"{root}: two files have the id {_escaped(path)!r}, one of them by bytes that are not UTF-8; rename one"

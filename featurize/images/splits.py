@@ -36,7 +36,9 @@ def find_images(settings: ImageSettings) -> dict[str, Manifest]:
     return manifests
 
 
-def find_split(settings: ImageSettings, split: str, planes: Sequence[str]) -> Manifest | None:
+def find_split(
+    settings: ImageSettings, split: str, planes: Sequence[str], *, skip_unsafe: bool = False
+) -> Manifest | None:
     """List the images of one split.
 
     Parameters
@@ -46,6 +48,8 @@ def find_split(settings: ImageSettings, split: str, planes: Sequence[str]) -> Ma
         One of ``settings.splits``.
     planes : sequence of str
         Names of the images' planes, where they are known.
+    skip_unsafe : bool
+        Whether files that would be refused are passed over.
 
     Returns
     -------
@@ -75,6 +79,7 @@ def find_split(settings: ImageSettings, split: str, planes: Sequence[str]) -> Ma
         planes=planes,
         extra=extra,
         follow_links=settings.follow_symlinks,
+        skip_unsafe=skip_unsafe,
     )
     return manifest.first(settings.limit)
 
