@@ -45,7 +45,13 @@ def save_weights(folder: Path, networks: list[str]) -> None:
     (folder / "weights").mkdir()
     for name in networks:
         torch.manual_seed(0)
-        torch.save(models.get_model(name, weights=None).state_dict(), folder / "weights" / f"{name}.pth")
+        network = models.get_model(name, weights=None)
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        with torch.no_grad():
+            network(torch.rand(8, 3, 224, 224))  # without statistics of its own, an efficientnet's features vanish
+        torch.save(network.state_dict(), folder / "weights" / f"{name}.pth")
 
 
 def limit(options: argparse.Namespace) -> dict[str, float]:
