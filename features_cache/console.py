@@ -12,6 +12,8 @@ import typer
 from features_cache.config import CONFIG_NAME, read_defaults, read_tables
 
 ENVIRONMENT = "PERMAFEAT"
+QUARANTINED = 4
+"""Exit code of what is finished although some images could not be used."""
 app = typer.Typer(
     name="cli",
     help="Featurize images once with frozen networks, fit heads on the features in seconds, submit the average.",

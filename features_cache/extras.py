@@ -1,8 +1,9 @@
-"""Libraries that come with an extra: loaded where they are needed, or named with what to type."""
+"""Libraries that may be missing: loaded where they are needed, or named with what to type; and their versions."""
 
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from features_cache.errors import OptionError
@@ -37,3 +38,11 @@ def load_extra(module: str, extra: str, wanted_by: str = "") -> ModuleType:
             f"{wanted_by or f'cli {extra}'} needs {name}, which is not installed; type pip install 'permafeat[{extra}]'"
         )
         raise OptionError(msg) from error
+
+
+def installed_version(library: str) -> str:
+    """Return the version of a library, for records of what something was made with; or that it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

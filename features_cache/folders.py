@@ -23,7 +23,7 @@ def publish_folder(path: Path, files: Iterable[tuple[str, bytes]], *, making: Pa
         Names within the folder, no two equal, and contents. Consumed once.
     making : Path
         Folder on the same file system in which it is made: what a killed writer leaves there must not be taken for the result.
-        :func:`features_cache.files.remove_leftovers` clears it.
+        Who holds it clears it.
     disk : Disk
         The system calls.
 

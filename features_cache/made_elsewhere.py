@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from features_cache.errors import OptionError, TableError, did_you_mean, listed
+from features_cache.extras import load_extra
 from features_cache.tables import read_table, require_column
 
 KINDS = (".npy", ".parquet", ".csv")
@@ -106,14 +107,12 @@ def _csv(path: Path, id_column: str | None) -> pd.DataFrame:
 
 
 def _parquet(path: Path) -> pd.DataFrame:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError as error:
-        msg = f"{path}: reading .parquet needs pyarrow, which is not installed; type pip install 'permafeat[export]'"
-        raise OptionError(msg) from error
+    arrow, parquet = (
+        load_extra(name, "export", f"{path}: reading .parquet") for name in ("pyarrow", "pyarrow.parquet")
+    )
     try:
         table: pd.DataFrame = parquet.read_table(path).to_pandas()
-    except (ArrowException, OSError, ValueError) as error:
+    except (arrow.ArrowException, OSError, ValueError) as error:
         msg = f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})"
         raise TableError(msg) from error
     return table.reset_index() if table.index.name else table

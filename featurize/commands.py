@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say
+from features_cache.console import QUARANTINED, AsJson, Config, Overwrite, app, print_lines, say
 from features_cache.progress import progress_bar
 from features_cache.shared_options import takes
 from featurize.options import what_is_computed, what_is_seen, which_images
 from featurize.settings import FeaturizeSettings
 
 _DEFAULTS = FeaturizeSettings()
-_QUARANTINED = 4
 
 
 @app.command(epilog="Example: cli featurize --augment 6")
@@ -60,7 +59,7 @@ def featurize(
     if as_json:
         print_lines([json.dumps(summary.to_json())])
     if summary.n_quarantined:
-        raise typer.Exit(_QUARANTINED)
+        raise typer.Exit(QUARANTINED)
 
 
 @app.command(epilog="Example: cli views train00 --augment 6")
@@ -82,7 +81,7 @@ def views(
     say(ctx, drawn.warnings)
     print_lines([json.dumps(drawn.to_json())] if as_json else drawn.lines)
     if drawn.bad:
-        raise typer.Exit(_QUARANTINED)
+        raise typer.Exit(QUARANTINED)
 
 
 @app.command(epilog="Example: cli backbones")
@@ -120,4 +119,4 @@ def merge(
     else:
         print_lines([f"{path}: published" + (f", {n} images quarantined" if n else "") for path, n in told.items()])
     if any(told.values()):
-        raise typer.Exit(_QUARANTINED)
+        raise typer.Exit(QUARANTINED)

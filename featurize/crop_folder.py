@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from features_cache.errors import ImagesMissing, TableError
+from featurize.images.settings import SPLITS
 
 # Nothing heavy is imported here: options are read with it.
 STATE = "cells.json"
@@ -28,7 +29,7 @@ def require_crops(folder: Path) -> None:
     TableError
         If crops have no table.
     """
-    there = [split for split in ("train", "test") if (folder / split).is_dir()]
+    there = [split for split in SPLITS if (folder / split).is_dir()]
     if not there:
         msg = f"--cells {folder}: neither {folder / 'train'} nor {folder / 'test'} is there; run `cli cells` first, or name its folder"
         raise ImagesMissing(msg)

@@ -10,7 +10,6 @@ import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from features_cache.errors import listed
+from features_cache.extras import installed_version
 from features_cache.files import open_regular, publish
 from features_cache.ledger import Ledger
 from features_cache.plan import Execution, Plan
@@ -28,9 +28,9 @@ from features_cache.status import Status
 from featurize.images.bad_image import BadImage
 from featurize.images.channels import hash_image, load_image
 from featurize.images.reading import Reading
+from featurize.images.settings import SPLITS
 
 _SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
-_SPLITS = {"train", "test"}
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "safetensors")
 
 
@@ -80,8 +80,8 @@ def write_provenance(
     hashes = {block.name: block.recipe.weights_sha256 if block.recipe.pretrained else "random" for block in plan.blocks}
     known = {name: file for name, file in _provenance(path).get(_WEIGHTS, {}).items() if name in hashes}
     record = {
-        "program": f"permafeat {_version('permafeat')}",
-        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "program": f"permafeat {installed_version('permafeat')}",
+        "libraries": {name: installed_version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
         "hardware": _hardware(plan.execution.device),
         _EXECUTION: dataclasses.asdict(plan.execution),
@@ -100,13 +100,6 @@ def _hardware(device: str) -> str:
     if device == "cuda" and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _provenance(path: Path) -> dict[str, Any]:
@@ -197,7 +190,7 @@ def same_bytes(paths: Sequence[Path]) -> list[str]:
     groups = [names for names in holders.values() if len(names) > 1]
     if not groups:
         return []
-    across = sum({name.partition(":")[0].removesuffix("_cells") for name in names} >= _SPLITS for names in groups)
+    across = sum({name.partition(":")[0].removesuffix("_cells") for name in names} >= set(SPLITS) for names in groups)
     found = f"{len(groups)} groups of images are the same bytes, {across} of them in both train and test"
     shown = listed([" = ".join(names) for names in groups], 3)
     return [f"{found} ({shown}); where their copies part in a split, scores are too high"]

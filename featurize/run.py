@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages
 from features_cache.extend import Held
 from features_cache.files import remove_leftovers
 from features_cache.interrupt import StopFlag, stop_on_signals
-from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in
@@ -22,7 +22,7 @@ from features_cache.settle import require_same_work, settle_plan
 from features_cache.writer import enter_all
 from featurize.backbones.build import Backbone
 from featurize.backbones.origin import licence_warnings
-from featurize.committer import Committer
+from featurize.committer import committed
 from featurize.engine import Engine
 from featurize.finish import finish, tidy_up
 from featurize.image_reader import ImageReader
@@ -230,20 +230,14 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     engine = Engine(networks, plan, job.settings.augmentation, job.reading.planes)
     reader = ImageReader(job.root, plan, job.reading, squares, device=engine.device, n_workers=job.settings.n_threads)
 
-    def entered(done: Iterable[tuple[StartedUnit, Rows]]) -> int:
-        n_images = 0
-        for started, rows in done:
-            ledger.enter(started.unit.number, rows)
-            n_images += started.unit.n_images
-            job.progress(job.split, len(plan.ids) - n_missing + n_computed + n_images, len(plan.ids))
+    started = (StartedUnit(plan, unit, images, engine, job.flag.check) for unit, images in reader.units(missing))
+    look_at_first = not ledger.done and not plan.anew
+    with contextlib.closing(committed(parts, started, look_at_first=look_at_first)) as done:
+        for unit, rows in done:
+            ledger.enter(unit.number, rows)
+            n_computed += unit.n_images
+            job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))
             _require_few(ledger, job.settings, plan, job.root)
-        return n_images
-
-    with Committer(parts, is_first=lambda: not ledger.done and not plan.anew) as committer:
-        for unit, images in reader.units(missing):
-            started = StartedUnit(plan, unit, images, engine, job.flag.check)
-            n_computed += entered(committer.put(started))
-        n_computed += entered(committer.rest())
     if engine.views_a_pass < engine.micro_batch:
         note = f"computed {engine.views_a_pass} views at a time instead of {engine.micro_batch}, for want of memory"
         ledger.conversions[note] = n_computed

@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from features_cache.console import AsJson, Config, Overwrite, app, print_lines, say, split_list
+from features_cache.console import QUARANTINED, AsJson, Config, Overwrite, app, print_lines, say, split_list
 from features_cache.progress import progress_bar
 from features_cache.shared_options import takes
 from featurize.cells.settings import CellsSettings
 from featurize.options import which_images
 
 _DEFAULTS = CellsSettings()
-_QUARANTINED = 4
 
 
 @app.command(epilog="Example: cli cells --nucleus blue --cell red,green")
@@ -64,4 +63,4 @@ def cells(
     if as_json:
         print_lines([json.dumps(summary.to_json())])
     if summary.n_quarantined:
-        raise typer.Exit(_QUARANTINED)
+        raise typer.Exit(QUARANTINED)

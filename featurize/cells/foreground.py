@@ -75,11 +75,11 @@ def foreground(plane: Plane, *, smooth_px: float, diameter_px: float, share_of_o
     background = _even_background(plane)
     # Before it is smoothed: a filter bends a slope at the picture's border, and what is bent looks bright.
     height = ndimage.gaussian_filter(plane - background, smooth_px)
-    bright = height > max(_otsu(height), _SURE * noise_below(height))
+    bright = height > max(otsu(height), _SURE * noise_below(height))
     height -= _local_background(height, bright, diameter_px)
     # A picture without noise still has rounding, which must not count as light.
     noise = max(noise_below(height), _ROUNDING * float(np.ptp(plane)))
-    threshold = max(share_of_otsu * _otsu(height), _SURE * noise)
+    threshold = max(share_of_otsu * otsu(height), _SURE * noise)
     return Foreground(height, noise, threshold, float(np.ptp(background)))
 
 
@@ -132,7 +132,8 @@ def enlarge(field: Plane, factor: int, shape: tuple[int, ...]) -> Plane:
     return enlarged[: shape[0], : shape[1]]
 
 
-def _otsu(height: Plane) -> float:
+def otsu(height: Plane) -> float:
+    """Return Otsu's threshold (1979), found on the square root of the heights; see :func:`foreground`."""
     filters = load_extra("skimage.filters", "cells")
     return float(filters.threshold_otsu(np.sqrt(np.maximum(height, 0)))) ** 2
 

@@ -23,6 +23,7 @@ from featurize.cells.foreground import (
     foreground,
     in_own_unit,
     noise_below,
+    otsu,
     shrink,
     without_hot_pixels,
 )
@@ -117,10 +118,8 @@ def find_cells(nuclei: Labels, bodies: Sequence[Plane]) -> Labels:
     if height is None:
         return nuclei
     noise = noise_below(height)
-    filters = load_extra("skimage.filters", "cells")
-    otsu = float(filters.threshold_otsu(np.sqrt(np.maximum(height, 0)))) ** 2
     away = ndimage.distance_transform_edt(seeds == 0) * (factor / diameter)
-    mask = ((height > max(0.5 * otsu, 4 * noise)) & (away < _REACH)) | (seeds > 0)
+    mask = ((height > max(0.5 * otsu(height), 4 * noise)) & (away < _REACH)) | (seeds > 0)
     glow = ndimage.gaussian_filter(height, diameter / factor / 6)
     window = int(diameter / factor) | 1
     brightest = ndimage.uniform_filter(ndimage.maximum_filter(glow, window), window)

@@ -73,8 +73,7 @@ class CellsSettings(ImageSettings):
             ("margin", self.margin, 0, 10, "a share of the cell's longer side"),
         ):
             if number is not None and not least <= number <= most:
-                upper = f" to {most:g}" if most < float("inf") else " or more"
-                msg = f"--{flag} is {number:g}; expected {least}{upper}: {unit}"
+                msg = f"--{flag} is {number:g}; expected {least} to {most:g}: {unit}"
                 raise OptionError(msg)
         if self.masks is not None:
             _refuse_beside_masks(self)

@@ -8,11 +8,11 @@ import fcntl
 import json
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from features_cache.errors import OutputExists, RecipeMismatch
+from features_cache.extras import installed_version
 from features_cache.files import DISK, failures_told, make_folders, publish
 from features_cache.folders import discard_folder
 from featurize.crop_folder import STATE, outputs
@@ -71,15 +71,9 @@ def write_state(out: Path, state: State) -> None:
     record = {
         "format": _FORMAT,
         **dataclasses.asdict(state),
-        "made_with": {name: _version(name) for name in _LIBRARIES},
+        "made_with": {name: installed_version(name) for name in _LIBRARIES},
     }
     publish(out / STATE, [(json.dumps(record, indent=1) + "\n").encode()], replace=True)
-
-
-def _version(name: str) -> str:
-    with contextlib.suppress(ImportError):  # PackageNotFoundError is one: label images need no scikit-image
-        return version(name)
-    return "not installed"
 
 
 @contextlib.contextmanager
