@@ -5,15 +5,17 @@ BIN = $(VENV)/bin
 DEMO ?= demo
 DEMO_OPTIONS ?=
 
-.PHONY: help install demo test test-slow bench-store bench-heads bench-memory check format clean
+.PHONY: help install demo test test-slow bench-featurize bench-store bench-heads bench-memory bench-scale check format clean
 
 help:
 	@echo "make demo       the main job on drawn cells, scored (a few minutes after the install)"
 	@echo "make test       the test suite, but for the long trials and what needs a GPU"
 	@echo "make test-slow  the same with the long trials of the store (pytest -m gpu: what needs a GPU)"
+	@echo "make bench-featurize  featurize beside the plain script and the machine's limits, in one table (a quarter of an hour)"
 	@echo "make bench-store  what the store survives and costs, in one table"
 	@echo "make bench-heads  heads beside scikit-learn on the first challenge's size (half an hour)"
 	@echo "make bench-memory  heads on a cache of 8 GB within 2 GB of memory (hours; 16 GB of disk)"
+	@echo "make bench-scale  seconds and memory of featurize for 1,000 to 100,000 images, one worker and two (10 minutes)"
 	@echo "make check      format, lint, types, layers"
 	@echo "make format     mend what the formatter can"
 
@@ -35,14 +37,20 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m "not gpu"
 
+bench-featurize: install
+	$(BIN)/python -m bench.featurize
+
 bench-store: install
-	$(BIN)/python bench/store.py
+	$(BIN)/python -m bench.store
 
 bench-heads: install
-	$(BIN)/python bench/heads.py
+	$(BIN)/python -m bench.heads
 
 bench-memory: install
-	$(BIN)/python bench/memory.py
+	$(BIN)/python -m bench.memory
+
+bench-scale: install
+	$(BIN)/python -m bench.scale
 
 check: install
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """What channels cost: images a second for plain pictures, and for one file a channel in one, two and four blends.
 
-Run as ``python bench/channels.py``; ``--against COMMIT`` also times plain pictures with the program as it was then, in turns with
+Run as ``python -m bench.channels``; ``--against COMMIT`` also times plain pictures with the program as it was then, in turns with
 today's, so that a busy machine is busy for both. Random weights: speed does not depend on them.
 """
 

@@ -1,6 +1,6 @@
 """Heads beside scikit-learn, on one array in one process.
 
-    python bench/heads.py [--quick] [--only ridge|logistic|mlp|whole]
+    python -m bench.heads [--quick] [--only ridge|logistic|mlp|whole]
 
 The work is that of the first challenge: 7,705 images x 6 views x 3,072 columns, 9 classes (drawn here: correlated, long-tailed,
 positive, as pooled features are). scikit-learn's units are measured; where one fit of a kind stands for many, the number of

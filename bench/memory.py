@@ -1,6 +1,6 @@
 """Heads on caches larger than memory: peak resident memory of `cli fit-heads --memory-limit`, and whether the heads are the same.
 
-    python bench/memory.py [--gigabytes 8] [--limit 2GB] [--heads ridge,logistic,mlp] [--folds 5] [--short] [--only same|large]
+    python -m bench.memory [--gigabytes 8] [--limit 2GB] [--heads ridge,logistic,mlp] [--folds 5] [--short] [--only same|large]
 
 `same` fits a cache of 0.3 GB with and without a limit that it does not fit, `large` the large one within the limit. Both are
 drawn (42 views x 3,072 columns in float16, 9 classes, images sorted by class) and removed again. `--short` tries two candidates and two

@@ -1,6 +1,6 @@
 """The store's trials and costs, in one table.
 
-    python bench/store.py [--quick]
+    python -m bench.store [--quick]
 
 Trials are those of the tests (tests/store_trials.py and its neighbours), all of them; costs are measured here, as ratios in one
 process, since machines are noisy.

@@ -1,6 +1,6 @@
 """What augmented copies cost: milliseconds a view, for each term alone and all together, beside the default four networks' side.
 
-Run as ``python bench/views.py``; ``--threads 1`` gives figures that a busy machine blurs least.
+Run as ``python -m bench.views``; ``--threads 1`` gives figures that a busy machine blurs least.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from features_cache.errors import OptionError, did_you_mean
+from features_cache.urls import is_url, without_secrets
 
 CONFIG_NAME = "permafeat.toml"
 
@@ -34,6 +35,7 @@ class Option:
     kind: Literal["text", "path", "weights"]
 
 
+_PATHS_AS_TEXT = {"run", "train_images", "test_images"}
 # What replaces or recomputes features is asked for each time, never by default.
 _NOT_IN_A_FILE = {"ctx", "return", "config", "as_json", "dry_run", "overwrite", "repair"}
 
@@ -75,7 +77,7 @@ def read_defaults(
 def _option(name: str, hint: object) -> Option:
     if name == "weights":
         return Option(many=True, kind="weights")
-    is_path = name == "run" or "Path" in str(hint)
+    is_path = name in _PATHS_AS_TEXT or "Path" in str(hint)
     return Option(many=str(hint).startswith("list"), kind="path" if is_path else "text")
 
 
@@ -167,10 +169,10 @@ def _understood(value: Any, option: Option, file: Path) -> Any:  # noqa: ANN401 
 
 
 def _path(text: str, file: Path) -> str:
-    """Resolve a path of the file: variables of the environment are filled in, relative ones begin at the file's folder."""
+    """Resolve a path of the file, or a URL: variables of the environment are filled in, relative paths begin at the file's folder."""
     filled = os.path.expandvars(text)
     missing = re.search(r"\$\{?(\w+)", filled)
     if missing:
-        msg = f"{file}: {text!r} needs the environment variable {missing[1]}; type `export {missing[1]}=...` first"
+        msg = f"{file}: {without_secrets(text)!r} needs the environment variable {missing[1]}; type `export {missing[1]}=...` first"
         raise OptionError(msg)
-    return str(file.parent / filled)
+    return filled if is_url(filled) else str(file.parent / filled)

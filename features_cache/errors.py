@@ -28,6 +28,8 @@ Each leaf also derives from the builtin error that fits, so a caller may catch e
     └── Stopped                         75   stopped early; typing the command again goes on
         ├── StoppedBySignal (RuntimeError)
         ├── DeviceLost (RuntimeError)
+        ├── ClusterLost (RuntimeError)
+        ├── StoreUnreachable (OSError)       images by URL: a network or store that gives no answer
         └── DiskFull (OSError)
 """
 
@@ -153,8 +155,21 @@ class DeviceLost(Stopped, RuntimeError):
     """A GPU that is no longer there, or too small."""
 
 
+class StoreUnreachable(Stopped, OSError):
+    """A store of images that gave no answer, however often it was asked."""
+
+
+class ClusterLost(Stopped, RuntimeError):
+    """The cluster that computed, or its head, is no longer there."""
+
+
 class DiskFull(Stopped, OSError):
     """No space, or no quota, left on the device."""
+
+
+def image_changed(name: object) -> ImageChanged:
+    """Say that an image is not the one that was planned."""
+    return ImageChanged(f"{name}: changed since the run began. Put it back as it was, or begin anew with --overwrite")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,30 @@ def _require_same_parents(cache: FeatureCache, wanted: Plan, ways_out: str) -> N
 def _side_by_side(blocks: list[Block]) -> tuple[Block, ...]:
     starts = itertools.accumulate((block.columns for block in blocks), initial=0)
     return tuple(dataclasses.replace(block, start=start) for block, start in zip(blocks, starts, strict=False))
+
+
+def base_of(path: Path, plan: Plan) -> FeatureCache | None:
+    """Open the cache that a plan extends; None where it extends none.
+
+    Parameters
+    ----------
+    path : Path
+        Where the cache lies.
+    plan : Plan
+
+    Raises
+    ------
+    OutputExists
+        If another file has taken its place.
+    """
+    if not plan.base:
+        return None
+    cache = FeatureCache(path)
+    if cache.seal.checksum.hex() != plan.base:
+        cache.close()
+        msg = f"{path}: is not the file that the parts extend; run `cli featurize` with the options that they were made with"
+        raise OutputExists(msg)
+    return cache
 
 
 def is_published(cache: FeatureCache, plan: Plan, ledger: Ledger) -> bool:

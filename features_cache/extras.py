@@ -40,6 +40,26 @@ def load_extra(module: str, extra: str, wanted_by: str = "") -> ModuleType:
         raise OptionError(msg) from error
 
 
+_LIBRARIES = (
+    "permafeat",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "h5py",
+    "pillow",
+    "tifffile",
+    "imagecodecs",
+    "safetensors",
+    "openvino",
+)
+
+
+def versions_here() -> dict[str, str]:
+    """Return the versions of the libraries that features come from."""
+    return {name: installed_version(name) for name in _LIBRARIES}
+
+
 def installed_version(library: str) -> str:
     """Return the version of a library, for records of what something was made with; or that it is not installed."""
     try:

@@ -11,7 +11,7 @@ import h5py
 from features_cache.errors import CacheDamaged, CacheIncomplete, ForeignCache
 from features_cache.files import DISK, Disk, open_regular, publish, temporary_name
 from features_cache.layout import Rows, part_image, rows_of_part
-from features_cache.plan import QUARANTINE, Plan
+from features_cache.plan import QUARANTINE, Plan, mark_of
 from features_cache.seal import PART_MAGIC, Sealing, check_whole, read_seal
 
 
@@ -33,7 +33,8 @@ class Parts:
     def __init__(self, folder: Path, plan: Plan, disk: Disk = DISK) -> None:
         self.folder = folder
         self.plan = plan
-        self._digest, self._mark = plan.digest, plan.mark
+        self._digest = plan.digest
+        self._mark = mark_of(self._digest)
         self._disk = disk
 
     def path_of(self, unit: int) -> Path:
@@ -106,6 +107,11 @@ class Parts:
                     msg = f"{path}: a part of another plan or unit; run `cli featurize` again, it is done anew"
                     raise CacheDamaged(msg)
                 return rows_of_part(file)
+
+    @property
+    def mark(self) -> str:
+        """What their names end in; the plan's."""
+        return self._mark
 
     def has(self, unit: int) -> bool:
         """Whether a unit was committed; its bytes are not looked at."""

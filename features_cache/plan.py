@@ -19,6 +19,7 @@ from features_cache.recipe import Block, Storage, canonical_json
 from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
 
+TORCH, COMPILE, OPENVINO = RUNTIMES = ("torch", "compile", "openvino")
 PLAN_NAME = "plan.jsonl"
 QUARANTINE = "quarantine"
 _PLAN_VERSION = 3
@@ -39,11 +40,19 @@ class Execution:
         Views in one forward pass; always this many, the last ones padded.
     n_threads : int
         Threads of one forward pass.
+    runtime : {"torch", "compile", "openvino"}
+        What runs them.
     """
 
     device: str
     micro_batch: int
     n_threads: int
+    runtime: str = TORCH
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, but for a runtime that was the only one when caches began: plans of then stay what they were."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if (name, value) != ("runtime", TORCH)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +128,7 @@ class Plan:
     @property
     def mark(self) -> str:
         """What the names of its parts end in: parts of two plans never take each other's place."""
-        return self.digest[:12]
+        return mark_of(self.digest)
 
     def lines(self) -> Iterator[bytes]:
         """Yield the plan as lines of JSON: the work, then each image's id, its parent if there are any, and its files."""
@@ -130,7 +139,7 @@ class Plan:
                 "n_views": self.n_views,
                 "blocks": [block.to_json() for block in self.blocks],
                 "unit_images": self.unit_images,
-                "execution": dataclasses.asdict(self.execution),
+                "execution": self.execution.to_json(),
                 "base": self.base,
                 "anew": list(self.anew),
             }
@@ -192,6 +201,11 @@ def _files(images: Iterator[Any], ids: Texts, parents: Texts | None, n_images: i
     if len(ids) != n_images:
         msg = f"{len(ids)} images; {n_images} were written"
         raise ValueError(msg)
+
+
+def mark_of(digest: str) -> str:
+    """Return a plan's mark by its digest, which takes a while where there are millions of images."""
+    return digest[:12]
 
 
 def parts_folder(path: Path) -> Path:

@@ -89,6 +89,10 @@ def require_same_work(found: Plan, wanted: Plan, folder: Path) -> None:
         began, now = found.execution.device, wanted.execution.device
         msg = f"the unfinished run began with --device {began}; this one would go on with {now}. {ways_out}"
         raise OutputExists(msg)
+    if found.execution.runtime != wanted.execution.runtime:
+        began, now = found.execution.runtime, wanted.execution.runtime
+        msg = f"the unfinished run began with --runtime {began}; this one would go on with {now}. {ways_out}"
+        raise OutputExists(msg)
     if found.n_views != wanted.n_views:
         msg = f"the unfinished run makes {found.n_views} views an image; {wanted.n_views} are asked for. {ways_out}"
         raise OutputExists(msg)

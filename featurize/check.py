@@ -23,7 +23,7 @@ from featurize.backbones.spelling import Spelling
 from featurize.backbones.timm_backbones import timm_card
 from featurize.backbones.timm_weights import cached_file
 from featurize.backbones.weights import WeightsChoice, hub_path, parse_weights
-from featurize.device import choose_device, choose_precision
+from featurize.device import choose_device, choose_precision, choose_runtime
 from featurize.images.bad_image import BadImage
 from featurize.images.blends import Blend, parse_blends
 from featurize.images.channels import Loaded, load_image
@@ -75,7 +75,9 @@ def check_images(settings: FeaturizeSettings, progress: Progress = silent) -> Ch
     manifests, unlisted = _manifests(settings, findings)
     columns = _columns(settings, findings, _blends(settings, manifests, findings))
     with findings.gathered():
-        choose_precision(settings.precision, choose_device(settings.device))
+        device = choose_device(settings.device)
+        choose_precision(settings.precision, device)
+        choose_runtime(settings.runtime, device)
     if manifests:
         reading = reading_of(settings, manifests)
         for split, manifest in manifests.items():
@@ -210,7 +212,7 @@ def _loaded(
             return error
         return dataclasses.replace(found, pixels=_NO_PIXELS)  # a queue of whole images would fill the memory
 
-    with ThreadPoolExecutor(settings.n_threads) as pool:
+    with ThreadPoolExecutor(settings.n_readers) as pool:
         rows = range(len(manifest.ids))
         for row, found in zip(rows, pool.map(one, rows), strict=True):
             yield manifest.ids[row], found

@@ -30,6 +30,9 @@ def featurize(
     batch_size: Annotated[str, typer.Option(help="Images read and committed together.")] = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its cost.")] = False,
     shard: Annotated[str | None, typer.Option(help="i/n: one of n processes that share the work.")] = None,
+    engine: Annotated[str, typer.Option(help="What computes: local, or ray (a cluster's actors).")] = _DEFAULTS.engine,
+    address: Annotated[str | None, typer.Option(help="Ray's cluster, HOST:PORT. (default: this machine)")] = None,
+    actors: Annotated[str, typer.Option(help="Ray's processes that hold networks.")] = "auto",
     repair: Annotated[
         bool, typer.Option("--repair", allow_from_autoenv=False, help="Compute damaged and unusable rows anew.")
     ] = False,
@@ -44,6 +47,9 @@ def featurize(
         normalise=normalise,
         unit_images=batch_size,
         shard=shard,
+        engine=engine,
+        address=address,
+        n_actors=actors,
         repair=repair,
         overwrite=overwrite,
     )

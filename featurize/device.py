@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any, Literal, cast
 
 from features_cache import hardware
 from features_cache.errors import OptionError
+from features_cache.extras import load_extra
 from features_cache.hardware import cpu_is_fast_in_bfloat16, cuda_is_fast_in_bfloat16
+from features_cache.plan import OPENVINO, TORCH
 from features_cache.recipe import Precision
 
 Device = Literal["cpu", "cuda", "mps"]
@@ -43,6 +48,51 @@ def choose_precision(wanted: str, device: Device) -> Precision:
         msg = "--precision float16 needs a GPU; on a CPU take bfloat16 or float32 (or auto)"
         raise OptionError(msg)
     return wanted  # type: ignore[return-value]
+
+
+def choose_runtime(wanted: str, device: Device, wanted_by: str = "--runtime openvino") -> str:
+    """Turn ``auto`` into the quickest runtime that is installed and sure to run every network.
+
+    Parameters
+    ----------
+    wanted : str
+        ``auto``, or a runtime.
+    device : str
+        Where it is to run networks.
+    wanted_by : str
+        What asks for it, for the message where it is not installed.
+
+    Raises
+    ------
+    OptionError
+        If the one that was asked for is not installed, or not for this device.
+    """
+    if wanted == "auto":
+        return OPENVINO if device == "cpu" and openvino_is_there() else TORCH
+    if wanted == OPENVINO:
+        if device != "cpu":
+            msg = f"--runtime openvino with --device {device}: it runs networks on the processor; add --device cpu, or take --runtime torch"
+            raise OptionError(msg)
+        load_openvino(wanted_by)
+    return wanted
+
+
+def openvino_is_there() -> bool:
+    """Whether the extra is installed; loading it would cost a second."""
+    return importlib.util.find_spec(OPENVINO) is not None
+
+
+def load_openvino(wanted_by: str) -> ModuleType:
+    """Import OpenVINO, without what reports its use.
+
+    Raises
+    ------
+    OptionError
+        If it is not installed.
+    """
+    # Importing it sends a report over the network; without this module it takes a stand-in of its own that sends none.
+    cast("dict[str, Any]", sys.modules).setdefault("openvino_telemetry", None)
+    return load_extra(OPENVINO, OPENVINO, wanted_by)
 
 
 def unit_images(device: Device) -> int:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
 from featurize.backbones.build import Backbone
-from featurize.backbones.precision import fold_batch_norm, lowered
+from featurize.backbones.runtimes import made_quick
 from featurize.images.blends import COLOURS
 from featurize.views.augmentation import Augmentation
-from featurize.views.inputs import NetworkInput
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from featurize.views.inputs import NetworkInput, padded
 
 
 class Engine:
@@ -45,6 +43,8 @@ class Engine:
         Views in one batch; always this many, the last ones padded.
     views_a_pass : int
         Views that go through at once: as many, unless the device's memory was too small.
+    notes : list of str
+        What did not go as the plan says.
     """
 
     def __init__(
@@ -66,12 +66,13 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         recipes = {block.name: block.recipe for block in plan.blocks}
-        ready: dict[int, nn.Module] = {}
+        self.notes: list[str] = []
+        ready: dict[int, Callable[[Tensor], Tensor]] = {}
         with _device_losses(self.device):
-            for backbone in backbones.values():  # blocks may share one
+            for name, backbone in backbones.items():  # blocks may share one
                 if id(backbone) not in ready:
-                    fast = lowered(fold_batch_norm(backbone), _DTYPES[recipe.precision])
-                    ready[id(backbone)] = fast.to(self.device).to(memory_format=torch.channels_last)
+                    ready[id(backbone)], note = made_quick(backbone, recipes[name], execution)
+                    self.notes += [note] if note else []
             self._networks = {name: ready[id(backbone)] for name, backbone in backbones.items()}
             self._inputs = {name: NetworkInput(recipes[name], planes, self.device) for name in backbones}
 
@@ -155,7 +156,7 @@ class Engine:
                     made[wanted.key] = [self._padded(crop) for crop in wanted.of(views)]
                 network = self._networks[name]
                 crops = [
-                    torch.cat([network(piece) for piece in batch.split(self.views_a_pass)])  # type: ignore[no-untyped-call]
+                    torch.cat([network(piece) for piece in torch.split(batch, self.views_a_pass)])
                     for batch in made[wanted.key]
                 ]
                 columns.append(crops[0] if len(crops) == 1 else torch.stack(crops).mean(dim=0))
@@ -163,9 +164,7 @@ class Engine:
 
     def _padded(self, batch: Tensor) -> Tensor:
         """Pad to the one shape that the networks are given."""
-        padded = batch.new_zeros((self.micro_batch, *batch.shape[1:]))
-        padded[: len(batch)] = batch
-        return padded.contiguous(memory_format=torch.channels_last)
+        return padded(batch, self.micro_batch).contiguous(memory_format=torch.channels_last)
 
     def make_views(self, images: Tensor, ids: Sequence[str], views: Sequence[int]) -> Tensor:
         """Make of each image its view; shapes as in :meth:`features`, the result on the device and not normalised."""

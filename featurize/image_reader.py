@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import torch
 
@@ -12,8 +11,9 @@ from features_cache.extend import Unit
 from features_cache.plan import Plan
 from featurize.images.bad_image import BadImage
 from featurize.images.channels import Loaded, load_image
+from featurize.images.places import Place
 from featurize.images.reading import Reading
-from featurize.travel import travelled
+from featurize.travel import Travel, travelled
 from featurize.views.geometry import Square, to_square
 
 
@@ -22,7 +22,7 @@ class ImageReader:
 
     Parameters
     ----------
-    root : Path
+    root : Place
         Folder of the images.
     plan : Plan
         Which images.
@@ -38,7 +38,7 @@ class ImageReader:
 
     def __init__(
         self,
-        root: Path,
+        root: Place,
         plan: Plan,
         reading: Reading,
         squares: Collection[Square],
@@ -50,7 +50,7 @@ class ImageReader:
         self._plan = plan
         self._reading = reading
         self._squares = squares
-        self._device = device
+        self._travel = Travel(device)
         self._n_workers = n_workers
 
     def units(self, wanted: Iterable[Unit]) -> Iterator[tuple[Unit, list[ResizedImage | BadImage | None]]]:
@@ -74,18 +74,22 @@ class ImageReader:
                 # A stop must not wait for images that nobody will look at.
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    @staticmethod
     def _ready(
-        unit: Unit, futures: list[Future[ResizedImage | BadImage] | None]
+        self, unit: Unit, futures: list[Future[ResizedImage | BadImage] | None]
     ) -> tuple[Unit, list[ResizedImage | BadImage | None]]:
-        return unit, [None if future is None else future.result() for future in futures]
+        images = [None if future is None else future.result() for future in futures]
+        self._travel.arrive(
+            pixels for image in images if isinstance(image, ResizedImage) for pixels in image.pixels.values()
+        )
+        return unit, images
 
     def _one(self, row: int) -> ResizedImage | BadImage:
         try:
             loaded = load_image(self._root, self._plan.sources[row], self._reading)
         except BadImage as error:
             return error
-        return ResizedImage(loaded, self._squares, self._device)
+        with self._travel.on_the_way():
+            return ResizedImage(loaded, self._squares, self._travel.device)
 
 
 class ResizedImage:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from features_cache.errors import CacheIncomplete, CacheMissing, OutputExists, listed
-from features_cache.extend import Held
+from features_cache.errors import CacheIncomplete, CacheMissing, listed
+from features_cache.extend import Held, base_of
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Plan, parts_folder, plan_in
+from features_cache.plan import parts_folder, plan_in
 from features_cache.reader import FeatureCache
 from featurize.finish import finish, tidy_up
 
@@ -46,7 +46,7 @@ def merge(out: Path) -> dict[Path, int]:
         if tidy_up(path):
             published[path] = _quarantined(path)
             continue
-        base = _base_of(path, plan)
+        base = base_of(path, plan)
         try:
             parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, base)
             _require_all(parts, held)
@@ -64,17 +64,6 @@ def merge(out: Path) -> dict[Path, int]:
 def _quarantined(path: Path) -> int:
     with FeatureCache(path) as cache:
         return int((~cache.good).sum())
-
-
-def _base_of(path: Path, plan: Plan) -> FeatureCache | None:
-    if not plan.base:
-        return None
-    cache = FeatureCache(path)
-    if cache.seal.checksum.hex() != plan.base:
-        cache.close()
-        msg = f"{path}: is not the file that the parts extend; run `cli featurize` with the options of the shards"
-        raise OutputExists(msg)
-    return cache
 
 
 def _require_all(parts: Parts, held: Held) -> None:

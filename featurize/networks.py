@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -100,6 +100,23 @@ def find_networks(
             networks.append(Network(block=block, origin=origin, key=key, build=build))
             start = block.stop
     return tuple(networks)
+
+
+def build_networks(networks: Iterable[Network]) -> dict[str, Backbone]:
+    """Build networks, by the names of their blocks; those that can be shared, once.
+
+    Raises
+    ------
+    WeightsError
+        If weights are not the network's.
+    """
+    built: dict[Hashable, Backbone] = {}
+    by_block: dict[str, Backbone] = {}
+    for network in networks:
+        if network.key not in built:
+            built[network.key] = network.build()
+        by_block[network.block.name] = built[network.key]
+    return by_block
 
 
 def _builder(

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from features_cache.console import Config, IgnoreUnlabelled, add_tables, split_list, tables_of
+from features_cache.urls import path_or_url
 from featurize.settings import FeaturizeSettings
 from featurize.views.augmentation import FLIPS_AND_TURNS, SECTION, augmentation_of
 
@@ -28,6 +29,9 @@ def what_is_computed(
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = _DEFAULTS.device,
     precision: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = _DEFAULTS.precision,
+    runtime: Annotated[
+        str, typer.Option(help="What runs the networks: auto, torch, compile or openvino.")
+    ] = _DEFAULTS.runtime,
     dtype: Annotated[str, typer.Option(help="Number type in the cache: float16 or float32.")] = _DEFAULTS.storage,
     workers: Annotated[str, typer.Option(help="Threads that read images.")] = "auto",
     max_bad: Annotated[float, typer.Option(help="Share of images that may be unusable.")] = _DEFAULTS.max_bad,
@@ -39,6 +43,7 @@ def what_is_computed(
         "weights": split_list(weights),
         "device": device,
         "precision": precision,
+        "runtime": runtime,
         "storage": dtype,
         "n_workers": workers,
         "max_bad": max_bad,
@@ -46,8 +51,12 @@ def what_is_computed(
 
 
 def which_images(
-    train_images: Annotated[Path, typer.Option(help="Folder of training images.")] = _DEFAULTS.train_images,
-    test_images: Annotated[Path, typer.Option(help="Folder of test images.")] = _DEFAULTS.test_images,
+    train_images: Annotated[
+        str, typer.Option(metavar="FOLDER|URL", help="Folder of training images, or its URL (s3://..., gs://...).")
+    ] = str(_DEFAULTS.train_images),
+    test_images: Annotated[str, typer.Option(metavar="FOLDER|URL", help="Folder of test images, or its URL.")] = str(
+        _DEFAULTS.test_images
+    ),
     labels: Annotated[Path | None, typer.Option(help="CSV whose ids say which training images there are.")] = None,
     sample: Annotated[Path | None, typer.Option(help="Sample submission: says which test images there are.")] = None,
     id_column: Annotated[str | None, typer.Option(help="Column of ids in --labels.")] = None,
@@ -66,8 +75,8 @@ def which_images(
 ) -> dict[str, Any]:
     """Take these options as the fields of ``ImageSettings`` that they are."""
     return {
-        "train_images": train_images,
-        "test_images": test_images,
+        "train_images": path_or_url(train_images),
+        "test_images": path_or_url(test_images),
         "labels": labels,
         "sample": sample,
         "id_column": id_column,

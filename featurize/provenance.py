@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import dataclasses
 import io
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,21 @@ import torch
 from numpy.typing import NDArray
 
 from features_cache.errors import listed
-from features_cache.extras import installed_version
+from features_cache.extras import installed_version, versions_here
 from features_cache.files import open_regular, publish
 from features_cache.ledger import Ledger
 from features_cache.plan import Execution, Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import digest_of
+from features_cache.sources import SourceFile
 from features_cache.status import Status
 from featurize.images.bad_image import BadImage
 from featurize.images.channels import hash_image, load_image
+from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.images.settings import SPLITS
 
 _SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "h5py", "pillow", "safetensors")
 
 
 def write_quarantine(path: Path, plan: Plan, ledger: Ledger) -> None:
@@ -81,16 +82,16 @@ def write_provenance(
     known = {name: file for name, file in _provenance(path).get(_WEIGHTS, {}).items() if name in hashes}
     record = {
         "program": f"permafeat {installed_version('permafeat')}",
-        "libraries": {name: installed_version(name) for name in _LIBRARIES},
+        "libraries": versions_here(),
         "python": platform.python_version(),
         "hardware": _hardware(plan.execution.device),
-        _EXECUTION: dataclasses.asdict(plan.execution),
+        _EXECUTION: plan.execution.to_json(),
         "unit_images": plan.unit_images,
         _WEIGHTS: hashes | (known if plan.base or not weights else {}) | dict(weights),
         "images_computed_by_the_last_run": n_computed,
         "seconds_of_the_last_run": None if wall_s is None else round(wall_s, 3),
         "conversions": dict(conversions),
-        _SOURCES: _sources_digest(plan),
+        _SOURCES: _sources_digest(plan.sources),
     }
     _write(path, record)
 
@@ -118,18 +119,28 @@ def _write(path: Path, record: Mapping[str, Any]) -> None:
 
 def execution_of(path: Path, otherwise: Execution) -> Execution:
     """Return how the networks ran that made a cache, if on the same kind of device: an extension runs alike."""
+    found = known_execution(path)
+    return found if found is not None and found.device == otherwise.device else otherwise
+
+
+def known_execution(path: Path) -> Execution | None:
+    """Return how the networks ran that made a cache, as far as it is known; a record that outlived its cache tells nothing."""
     try:
-        found = Execution(**_provenance(path).get(_EXECUTION, {}))
+        return Execution(**_provenance(path).get(_EXECUTION, {})) if path.is_file() else None
     except TypeError:
-        return otherwise
-    return found if found.device == otherwise.device else otherwise
+        return None
 
 
-def _sources_digest(plan: Plan) -> str:
-    return digest_of([[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in plan.sources])
+def _sources_digest(sources: Iterable[Sequence[SourceFile]]) -> str:
+    return digest_of([[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in sources])
 
 
-def changed_rows(cache: FeatureCache, root: Path, plan: Plan, reading: Reading) -> NDArray[np.bool_]:
+def _sources_of(ids: Sequence[str], plan: Plan) -> Sequence[tuple[SourceFile, ...]]:
+    row_of = {image_id: row for row, image_id in enumerate(plan.ids)}
+    return [plan.sources[row_of[image_id]] for image_id in ids]
+
+
+def changed_rows(cache: FeatureCache, root: Place, plan: Plan, reading: Reading) -> NDArray[np.bool_]:
     """Find images that are no longer those that a cache was made from.
 
     Names, sizes and times are compared first, as one digest; only where they differ are the files read, and only a changed
@@ -139,7 +150,7 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, reading: Reading) 
     ----------
     cache : FeatureCache
         Open; the plan has all its ids.
-    root : Path
+    root : Place
         Folder of the images.
     plan : Plan
         What would be computed now.
@@ -151,12 +162,13 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, reading: Reading) 
     bool array, shape (cache.n_images,)
     """
     known = _provenance(cache.path)
-    if cache.ids == plan.ids and known.get(_SOURCES) == _sources_digest(plan):
+    sources = plan.sources if cache.ids == plan.ids else _sources_of(cache.ids, plan)
+    digest = _sources_digest(sources)
+    if known.get(_SOURCES) == digest:
         return np.zeros(cache.n_images, bool)
-    sources = dict(zip(plan.ids, plan.sources, strict=True))
 
     def is_changed(row: int) -> bool:
-        files = sources[cache.ids[row]]
+        files = sources[row]
         try:
             if cache.content_hash[row].any():
                 return not np.array_equal(hash_image(root, files), cache.content_hash[row])
@@ -169,8 +181,23 @@ def changed_rows(cache: FeatureCache, root: Path, plan: Plan, reading: Reading) 
         changed = np.fromiter(pool.map(is_changed, range(cache.n_images)), bool, cache.n_images)
     if cache.ids == plan.ids and not changed.any():
         # Copied files have other times: read once, and not at every run.
-        _write(cache.path, known | {_SOURCES: _sources_digest(plan)})
+        _write(cache.path, known | {_SOURCES: digest})
     return changed
+
+
+def other_runtimes(paths: Sequence[Path]) -> list[str]:
+    """Say where networks of several caches, which heads will take for features of one kind, were not run by one runtime.
+
+    Returns
+    -------
+    list of str
+        One warning at most.
+    """
+    ran = {path: found.runtime for path in paths if (found := known_execution(path)) is not None}
+    if len(set(ran.values())) < 2:
+        return []
+    told = ", ".join(f"{path} by {runtime}" for path, runtime in ran.items())
+    return [f"networks were run {told}: features of the same image differ by rounding; --overwrite makes them alike"]
 
 
 def same_bytes(paths: Sequence[Path]) -> list[str]:
@@ -181,12 +208,13 @@ def same_bytes(paths: Sequence[Path]) -> list[str]:
     list of str
         One warning at most, with the number of groups and examples.
     """
-    holders: dict[bytes, list[str]] = defaultdict(list)
-    for path in paths:
-        with FeatureCache(path) as cache:
-            for image_id, digest, good in zip(cache.ids, cache.content_hash, cache.good, strict=True):
-                if good:
-                    holders[digest.tobytes()].append(f"{path.stem}:{image_id}")
+    with contextlib.ExitStack() as stack:
+        caches = [stack.enter_context(FeatureCache(path)) for path in paths]
+        holders: dict[bytes, list[str]] = defaultdict(list)
+        for cache, rows in zip(caches, _doubled([cache.content_hash for cache in caches]), strict=True):
+            for row in rows:
+                if cache.good[row]:
+                    holders[cache.content_hash[row].tobytes()].append(f"{cache.path.stem}:{cache.ids[row]}")
     groups = [names for names in holders.values() if len(names) > 1]
     if not groups:
         return []
@@ -194,3 +222,16 @@ def same_bytes(paths: Sequence[Path]) -> list[str]:
     found = f"{len(groups)} groups of images are the same bytes, {across} of them in both train and test"
     shown = listed([" = ".join(names) for names in groups], 3)
     return [f"{found} ({shown}); where their copies part in a split, scores are too high"]
+
+
+def _doubled(hashes: Sequence[NDArray[np.uint8]]) -> list[list[int]]:
+    """Find the rows of each array whose hash is in any of them twice, ascending; sorted, as a dictionary of all takes ten times the memory."""
+    if not hashes:
+        return []
+    every = np.ascontiguousarray(np.concatenate(hashes)).view(np.uint64)
+    order = np.lexsort(every.T)
+    alike = (every[order[1:]] == every[order[:-1]]).all(axis=1)
+    is_doubled = np.zeros(len(every), bool)
+    is_doubled[order[1:][alike]] = is_doubled[order[:-1][alike]] = True
+    ends = np.cumsum([len(rows) for rows in hashes])[:-1]
+    return [np.flatnonzero(rows).tolist() for rows in np.split(is_doubled, ends)]

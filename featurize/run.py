@@ -6,13 +6,14 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from features_cache.errors import CacheIncomplete, OutputExists, PermafeatError, TooManyBadImages
-from features_cache.extend import Held
+from features_cache.extend import Held, Unit
 from features_cache.files import remove_leftovers
 from features_cache.interrupt import StopFlag, stop_on_signals
+from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in
@@ -22,17 +23,17 @@ from features_cache.settle import require_same_work, settle_plan
 from features_cache.writer import enter_all
 from featurize.backbones.build import Backbone
 from featurize.backbones.origin import licence_warnings
-from featurize.committer import committed
-from featurize.engine import Engine
+from featurize.cluster.session import Session
+from featurize.cluster.share import Share
+from featurize.computation import Computation
 from featurize.finish import finish, tidy_up
-from featurize.image_reader import ImageReader
+from featurize.images.places import Place
 from featurize.images.reading import Reading
-from featurize.provenance import same_bytes
+from featurize.networks import build_networks
+from featurize.provenance import other_runtimes, same_bytes
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
-from featurize.units import StartedUnit
-from featurize.views.geometry import square_of
 from featurize.work import Work, plan_work, require_space
 
 
@@ -58,7 +59,7 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
     PermafeatError
         As drawn in ``features_cache/errors.py``; whatever was committed stays.
     """
-    with stop_on_signals() as flag:
+    with stop_on_signals() as flag, _session(settings, flag) as session:
         work = plan_work(settings, _stoppable(flag, progress))
         jobs = [
             _Job(
@@ -70,6 +71,7 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
                 settings,
                 flag,
                 progress,
+                session,
             )
             for split, manifest in work.manifests.items()
         ]
@@ -83,7 +85,8 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
     warnings = [text for manifest in work.manifests.values() for text in manifest.warnings]
     warnings += _not_as_asked(work, splits, settings.splits)
     warnings += licence_warnings(network.origin for network in work.networks)
-    warnings += same_bytes([split.path for split in splits if not split.n_waiting])
+    there = [split.path for split in splits if not split.n_waiting]
+    warnings += [*same_bytes(there), *other_runtimes(there)]
     return Summary(splits=splits, warnings=tuple(warnings), random_weights=work.random_weights)
 
 
@@ -111,12 +114,20 @@ class _Job:
 
     split: str
     path: Path
-    root: Path
+    root: Place
     wanted: Plan
     reading: Reading
     settings: FeaturizeSettings
     flag: StopFlag
     progress: Progress
+    session: Session | None = None
+
+
+def _session(settings: FeaturizeSettings, flag: StopFlag) -> contextlib.AbstractContextManager[Session | None]:
+    """Make ready to speak with a cluster, if one is to compute."""
+    if settings.engine == "local":
+        return contextlib.nullcontext()
+    return Session(settings.address, settings.n_actors, flag.check)
 
 
 def _stoppable(flag: StopFlag, progress: Progress) -> Progress:
@@ -186,7 +197,9 @@ def _featurize_split(job: _Job, work: Work) -> SplitSummary:
 def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float) -> SplitSummary:
     folder = parts_folder(job.path)
     require_space(job.settings.out, standing.plan, folder)
-    backbones = work.build()
+    backbones = build_networks(work.networks)  # wrong weights are found before anything is written
+    if job.session is not None:
+        backbones = {}  # they could be built; actors build their own, and this process need not hold them
     plan = settle_plan(folder, standing.plan, shared=job.settings.shard is not None)
     for place in (folder, job.settings.out):
         remove_leftovers(place)
@@ -224,27 +237,39 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     n_missing = sum(unit.n_images for unit in missing)
     n_computed = 0
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
-    missing_blocks = held.missing_blocks()
-    squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing_blocks}
-    networks = {name: backbones[name] for name in missing_blocks}
-    engine = Engine(networks, plan, job.settings.augmentation, job.reading.planes)
-    reader = ImageReader(job.root, plan, job.reading, squares, device=engine.device, n_workers=job.settings.n_threads)
-
-    started = (StartedUnit(plan, unit, images, engine, job.flag.check) for unit, images in reader.units(missing))
     look_at_first = not ledger.done and not plan.anew
-    with contextlib.closing(committed(parts, started, look_at_first=look_at_first)) as done:
-        for unit, rows in done:
+    with contextlib.closing(_computed(job, parts, held, backbones, missing, look_at_first=look_at_first)) as done:
+        for unit, rows, note in done:
             ledger.enter(unit.number, rows)
             n_computed += unit.n_images
+            if note:
+                ledger.conversions[note] += unit.n_images
             job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))
             _require_few(ledger, job.settings, plan, job.root)
-    if engine.views_a_pass < engine.micro_batch:
-        note = f"computed {engine.views_a_pass} views at a time instead of {engine.micro_batch}, for want of memory"
-        ledger.conversions[note] = n_computed
     return n_computed
 
 
-def _require_few(ledger: Ledger, settings: FeaturizeSettings, plan: Plan, root: Path) -> None:
+def _computed(
+    job: _Job,
+    parts: Parts,
+    held: Held,
+    backbones: Mapping[str, Backbone],
+    missing: Sequence[Unit],
+    *,
+    look_at_first: bool,
+) -> Generator[tuple[Unit, Rows, str]]:
+    """Yield units as they are committed, by this process or by a cluster's actors, with what was not as planned."""
+    if job.session is None:
+        here = Computation(job.root, parts, held, job.reading, job.settings, backbones)
+        yield from here.units(missing, job.flag.check, look_at_first=look_at_first)
+        return
+    units = {unit.number: unit for unit in missing}
+    share = Share.of(parts, path=job.path, where=job.root.where, reading=job.reading, settings=job.settings)
+    for number, rows, note in job.session.units(share, parts, list(units), look_at_first=look_at_first):
+        yield units[number], rows, note
+
+
+def _require_few(ledger: Ledger, settings: FeaturizeSettings, plan: Plan, root: Place) -> None:
     if not settings.allows(len(ledger.reasons), len(plan.ids)):
         shown = "\n".join(f"  {line}" for line in ledger.bad[:20])
         msg = (

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from features_cache.errors import OptionError, did_you_mean, listed
+from features_cache.plan import RUNTIMES
 from features_cache.recipe import PRECISIONS, STORAGE_TYPES, Statistics, Storage
+from features_cache.urls import require_local
 from featurize.crop_folder import CROP_PATTERN, has_cells, outputs, planes_of_crops, require_crops
 from featurize.images.blends import ADAPT, COLOURS, EACH, named_channels, parse_blends
 from featurize.images.scale import SCALE_BY_TYPE
@@ -17,8 +19,15 @@ from featurize.views.augmentation import FLIPS_AND_TURNS, Augmentation
 # Nothing heavy is imported here: `cli --help` shows these defaults and answers at once.
 DEFAULT_BACKBONES = ("vgg19", "resnet18", "efficientnet_b0", "vit_b_16")
 TRAINED_SIZE_PX = 224
+ENGINES = ("local", "ray")
 FITS = ("stretch", "crop", "pad")
-_FLAGS = {"unit_images": "batch-size", "n_workers": "workers", "size_px": "size", "resize_px": "resize"}
+_FLAGS = {
+    "unit_images": "batch-size",
+    "n_workers": "workers",
+    "n_actors": "actors",
+    "size_px": "size",
+    "resize_px": "resize",
+}
 STATISTICS: tuple[Statistics, ...] = ("imagenet", "dataset")
 
 
@@ -57,6 +66,8 @@ class FeaturizeSettings(ImageSettings):
         1 or 5 squares of the networks' size whose vectors are averaged.
     device, precision : str
         Where and in which arithmetic the networks run.
+    runtime : {"auto", "torch", "compile", "openvino"}
+        What runs them: torch as they are or compiled, or OpenVINO.
     unit_images : int or None
         Images committed together; chosen unless given.
     seed : int
@@ -67,6 +78,14 @@ class FeaturizeSettings(ImageSettings):
         Whether to begin anew where something stands already.
     shard : tuple of int or None
         ``(i, n)``: only every n-th unit from the i-th on (counted from 1), other processes do the rest.
+    engine : {"local", "ray"}
+        Whether this process computes, or actors of a Ray cluster do.
+    address : str or None
+        Of the cluster (``engine="ray"``): HOST:PORT; the environment's ``RAY_ADDRESS`` unless given, and without one Ray is started
+        on this machine for the length of the run.
+    n_actors : int or None
+        Processes that hold networks (``engine="ray"``): one for each GPU of the cluster, or for as many CPUs as a network has threads,
+        unless given.
     repair : bool
         Whether rows that are damaged, quarantined or of changed images are computed anew.
 
@@ -91,11 +110,15 @@ class FeaturizeSettings(ImageSettings):
     crops: int = 1
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "auto"
     unit_images: int | None = None
     seed: int = 0
     storage: Storage = "float16"
     overwrite: bool = False
     shard: tuple[int, int] | None = None
+    engine: str = "local"
+    address: str | None = None
+    n_actors: int | None = None
     repair: bool = False
 
     def __post_init__(self) -> None:
@@ -107,6 +130,7 @@ class FeaturizeSettings(ImageSettings):
             "seed": 0,
             "size_px": 8,
             "resize_px": 8,
+            "n_actors": 1,
         }
         for name, bound in least.items():
             value = getattr(self, name)
@@ -117,8 +141,10 @@ class FeaturizeSettings(ImageSettings):
         words = {
             "device": (self.device, ("auto", "cpu", "cuda", "mps")),
             "precision": (self.precision, ("auto", *PRECISIONS)),
+            "runtime": (self.runtime, ("auto", *RUNTIMES)),
             "dtype": (self.storage, STORAGE_TYPES),
             "fit": (self.fit, FITS),
+            "engine": (self.engine, ENGINES),
             "normalise": (self.normalise, STATISTICS),
             "crops": (str(self.crops), ("1", "5")),
         }
@@ -132,8 +158,19 @@ class FeaturizeSettings(ImageSettings):
             raise OptionError(msg)
         self.augmentation.require_terms(max(self.augment, self.n_test_copies))
         _check_shard(self.shard, overwrite=self.overwrite)
+        self._check_engine()
         self._check_channels()
         self._check_geometry()
+
+    def _check_engine(self) -> None:
+        flags = {"address": self.address, "actors": self.n_actors}
+        given = next((flag for flag, value in flags.items() if value is not None), None)
+        if self.engine == "local" and given is not None:
+            msg = f"--{given} is of a Ray cluster, and --engine is local; add --engine ray, or leave --{given} out"
+            raise OptionError(msg)
+        if self.engine != "local" and self.shard is not None:
+            msg = f"--shard with --engine {self.engine}: actors share all units among them; leave one of the two out"
+            raise OptionError(msg)
 
     def _check_channels(self) -> None:
         if planes := self.named_planes or (() if self.pattern else COLOURS):
@@ -159,9 +196,11 @@ class FeaturizeSettings(ImageSettings):
         train, test = SPLITS
         return (train, test) if self.cells is None else (f"{train}_cells", f"{test}_cells")
 
-    def is_left_out(self, folder: Path) -> bool:
+    def is_left_out(self, split: str) -> bool:
         """Whether a split is to be passed over: nobody asked for its folder and there is none, or no image of it has a cell."""
-        return ImageSettings.is_left_out(self, folder) if self.cells is None else not has_cells(self.cells, folder.name)
+        if self.cells is None:
+            return ImageSettings.is_left_out(self, split)
+        return not has_cells(self.cells, SPLITS[self.splits.index(split)])
 
     def require_folders(self) -> None:
         """Check that a folder of crops holds crops and their tables.
@@ -192,12 +231,13 @@ class FeaturizeSettings(ImageSettings):
         OptionError
             If a value makes no sense.
         """
-        for name in ("unit_images", "n_workers"):
+        for name in ("unit_images", "n_workers", "n_actors"):
             options[name] = auto_or_number(_FLAGS[name], str(options.get(name, "auto")))
         if isinstance(options.get("shard"), str):
             options["shard"] = _parse_shard(options["shard"])
         if options.get("cells") is None:
             return cls(**options).with_tables()
+        require_local("--cells", options["cells"])
         # Before the settings are made: they ask whether the channels are among the planes.
         return cls(**(options | _of_cells(options["cells"])))
 

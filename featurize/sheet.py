@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from features_cache.errors import ImagesMissing, OptionError, OutputExists, did_you_mean, listed
 from features_cache.files import publish_written
+from features_cache.urls import require_local
 from featurize.images.bad_image import BadImage
 from featurize.images.blends import Blend, parse_blends
 from featurize.images.channels import load_image
@@ -122,6 +123,7 @@ def write_sheet(settings: FeaturizeSettings, ids: Sequence[str], out: Path, *, r
     if out.suffix.lower() != ".png":
         msg = f"--out is {str(out)!r}; expected a name that ends in .png: a sheet keeps every pixel as it is"
         raise OptionError(msg)
+    require_local("--out", out)
     if out.is_dir():
         msg = f"{out}: a folder stands there; choose another --out"
         raise OutputExists(msg)

@@ -14,6 +14,7 @@ from features_cache.extend import Held, extended_plan
 from features_cache.plan import Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import IMPORTED
+from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.provenance import changed_rows, execution_of
 from featurize.settings import FeaturizeSettings
@@ -50,14 +51,14 @@ class Standing:
 
 
 @contextlib.contextmanager
-def look(path: Path, root: Path, wanted: Plan, reading: Reading, settings: FeaturizeSettings) -> Iterator[Standing]:
+def look(path: Path, root: Place, wanted: Plan, reading: Reading, settings: FeaturizeSettings) -> Iterator[Standing]:
     """Look at what is there, with the cache open for as long as the block runs.
 
     Parameters
     ----------
     path : Path
         The cache.
-    root : Path
+    root : Place
         Folder of the images.
     wanted : Plan
         What is asked for.
@@ -87,14 +88,16 @@ def look(path: Path, root: Path, wanted: Plan, reading: Reading, settings: Featu
             msg = f"{path}: holds only features that were made elsewhere, of unknown images. Featurize into another --out, and import them there"
             raise OutputExists(msg)
         plan = extended_plan(cache, wanted, WAYS_OUT)
+        execution = execution_of(path, plan.execution)
         plan = dataclasses.replace(
             plan,
-            execution=execution_of(path, plan.execution),
+            execution=execution,
             anew=_anew(cache, root, plan, reading, repair=settings.repair),
         )
         standing = Standing(cache=cache, plan=plan)
         if not standing.is_complete:
             _require_named(cache, plan, wanted)
+            _require_same_runtime(cache, execution.runtime, wanted.execution.runtime)
         if (
             not standing.is_complete and not settings.repair
         ):  # a repair has looked at every row, and computes the damaged ones
@@ -103,7 +106,7 @@ def look(path: Path, root: Path, wanted: Plan, reading: Reading, settings: Featu
         yield standing
 
 
-def _anew(cache: FeatureCache, root: Path, plan: Plan, reading: Reading, *, repair: bool) -> tuple[str, ...]:
+def _anew(cache: FeatureCache, root: Place, plan: Plan, reading: Reading, *, repair: bool) -> tuple[str, ...]:
     """Find the images that are to be computed although the cache holds them: none, but for ``--repair``."""
     changed = changed_rows(cache, root, plan, reading)
     if repair:
@@ -120,6 +123,12 @@ def _anew(cache: FeatureCache, root: Path, plan: Plan, reading: Reading, *, repa
         )
         raise ImageChanged(msg)
     return ()
+
+
+def _require_same_runtime(cache: FeatureCache, found: str, wanted: str) -> None:
+    if found != wanted:
+        msg = f"{cache.path}: {found} ran its networks; --runtime {wanted} is asked for. Leave --runtime away to go on with {found}. {WAYS_OUT}"
+        raise OutputExists(msg)
 
 
 def _require_named(cache: FeatureCache, plan: Plan, wanted: Plan) -> None:

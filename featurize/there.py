@@ -1,13 +1,14 @@
-"""The recipes that caches and unfinished runs hold already: what is added follows them."""
+"""Which recipes caches and unfinished runs hold already, and what ran their networks: what is added follows them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from features_cache.errors import CacheError, Refused
-from features_cache.plan import parts_folder, plan_in
+from features_cache.plan import Execution, parts_folder, plan_in
 from features_cache.reader import FeatureCache
 from features_cache.recipe import Recipe
+from featurize.provenance import known_execution
 from featurize.settings import FeaturizeSettings
 
 
@@ -23,3 +24,16 @@ def recipes_there(settings: FeaturizeSettings) -> Iterator[Recipe]:
                 yield from (block.recipe for block in plan.blocks)
         except (CacheError, Refused):
             continue  # told where the split is begun
+
+
+def executions_there(settings: FeaturizeSettings) -> Iterator[Execution]:
+    """Yield how the networks of caches and unfinished runs run, as far as known, the training images' first."""
+    for split in settings.splits:
+        path = settings.out / f"{split}.h5"
+        try:
+            plan = plan_in(parts_folder(path))
+        except (CacheError, Refused):
+            continue  # told where the split is begun
+        found = plan.execution if plan is not None else known_execution(path)
+        if found is not None:
+            yield found

@@ -60,7 +60,7 @@ def dataset_statistics(
         if train not in manifests:
             msg = "--normalise dataset takes the statistics of the training images; featurize these first, or with the test images"
             raise ImagesMissing(msg)
-        return plane_statistics(manifests[train], reading, [square], n_workers=settings.n_threads, progress=progress)
+        return plane_statistics(manifests[train], reading, [square], n_workers=settings.n_readers, progress=progress)
 
     def statistics(blend: Blend, square: Square) -> tuple[tuple[float, ...], tuple[float, ...]]:
         needed = (set(blend.channels) or set(reading.planes)) - {NONE}

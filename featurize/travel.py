@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,6 +14,32 @@ from torch import Tensor
 from featurize.views.geometry import as_planes
 
 _WHITE = np.float32(255)
+
+
+class Travel:
+    """Brings images to a device: on a GPU along a stream of their own, beside what the networks compute.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def on_the_way(self) -> AbstractContextManager[object]:
+        """Do what is inside along that stream; threads may be inside at once."""
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+    def arrive(self, tensors: Iterable[Tensor]) -> None:
+        """Let what comes next on this thread's stream wait for all that was sent, and keep the memory for as long as it needs it."""
+        if self._stream is None:
+            return
+        here = torch.cuda.current_stream(self.device)
+        here.wait_stream(self._stream)
+        for tensor in tensors:
+            tensor.record_stream(here)
 
 
 def travelled(pixels: NDArray[np.float32], device: torch.device) -> Tensor:

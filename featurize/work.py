@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,17 +16,17 @@ from features_cache.plan import Execution, Plan
 from features_cache.progress import Progress, silent
 from features_cache.recipe import any_random
 from features_cache.texts import Texts
-from featurize.backbones.build import Backbone, check_backbone
-from featurize.device import Device, choose_device, choose_precision, micro_batch, unit_images
+from featurize.backbones.build import check_backbone
+from featurize.device import Device, choose_device, choose_precision, choose_runtime, micro_batch, unit_images
 from featurize.engine import Engine
 from featurize.images.blends import parse_blends
 from featurize.images.manifest import Manifest
 from featurize.images.reading import Reading
 from featurize.images.splits import find_images, reading_of
-from featurize.networks import Network, find_networks
+from featurize.networks import Network, build_networks, find_networks
 from featurize.parents import parents_of
 from featurize.settings import FeaturizeSettings
-from featurize.there import recipes_there
+from featurize.there import executions_there, recipes_there
 from featurize.training_pixels import calibration_inputs, dataset_statistics
 from featurize.views.augmentation import Augmentation
 from featurize.views.geometry import Square, square_of
@@ -63,14 +63,6 @@ class Work:
         """Whether any network was never trained."""
         return any_random(network.block for network in self.networks)
 
-    def build(self) -> dict[str, Backbone]:
-        """Build the networks, by the names of their blocks; wrong weights are found here, before anything is written."""
-        built: dict[Hashable, Backbone] = {}
-        for network in self.networks:
-            if network.key not in built:
-                built[network.key] = network.build()
-        return {network.block.name: built[network.key] for network in self.networks}
-
 
 def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
     """Find images, device and weights, and freeze what there is to do.
@@ -102,7 +94,12 @@ def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
         dataset_statistics(settings, manifests, reading, progress),
         lambda recipe: calibration_inputs(recipe, manifests, reading),
     )
-    execution = Execution(device=device, micro_batch=micro_batch(device), n_threads=torch.get_num_threads())
+    execution = Execution(
+        device=device,
+        micro_batch=micro_batch(device),
+        n_threads=torch.get_num_threads(),
+        runtime=_runtime(settings, device),
+    )
     plans = {
         split: Plan(
             ids=manifest.ids,
@@ -132,6 +129,16 @@ def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
             if recipe.precision != "float16" or device != "cpu":
                 return recipe.precision
     return settings.precision
+
+
+def _runtime(settings: FeaturizeSettings, device: Device) -> str:
+    """Let ``--runtime auto`` follow a cache or an unfinished run that is there."""
+    if settings.runtime == "auto" and not settings.overwrite:
+        for execution in executions_there(settings):
+            if execution.device == device:
+                going_on = f"{settings.out}: what is there was computed by {execution.runtime}, and going on with it"
+                return choose_runtime(execution.runtime, device, going_on)
+    return choose_runtime(settings.runtime, device)
 
 
 def require_space(folder: Path, plan: Plan, parts: Path) -> None:
@@ -170,7 +177,7 @@ def seconds_per_view(work: Work) -> float:
         Seconds of the fastest of four forward passes (the first ones are slow), a view.
     """
     plan = next(iter(work.plans.values()))
-    engine = Engine(work.build(), plan, work.augmentation, work.reading.planes)
+    engine = Engine(build_networks(work.networks), plan, work.augmentation, work.reading.planes)
     n_views = plan.execution.micro_batch
     by_square: dict[Square, list[str]] = {}
     for block in plan.blocks:

@@ -74,3 +74,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def torch_runs_networks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``--runtime auto`` mean torch, but where a test is about OpenVINO: its seconds of start-up would be paid a thousand times."""
+    if request.node.get_closest_marker("openvino") is None:
+        monkeypatch.setenv("PERMAFEAT_FEATURIZE_RUNTIME", "torch")
+        import featurize.device
+
+        monkeypatch.setattr(featurize.device, "openvino_is_there", lambda: False)

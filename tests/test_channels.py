@@ -21,6 +21,7 @@ from featurize.images.blends import COLOURS, parse_blends
 from featurize.images.channel_files import compile_pattern
 from featurize.images.channels import load_image
 from featurize.images.decode import decode
+from featurize.images.local_folder import LocalFolder
 from featurize.images.manifest import list_images
 from featurize.images.reading import Reading
 from featurize.images.scale import Scale
@@ -251,7 +252,7 @@ def test_an_ome_tiff_of_four_channels_becomes_four_planes(tmp_path: Path) -> Non
         path, pages, metadata={"axes": "CYX", "Channel": {"Name": ["a", "b", "c", "d"]}}, compression="zlib"
     )
     reading = Reading(planes=("a", "b", "c", "d"), scale=Scale.parse("4095"), max_pixels=10**6)
-    loaded = load_image(tmp_path, (source(path),), reading)
+    loaded = load_image(LocalFolder(tmp_path), (source(path),), reading)
     np.testing.assert_allclose(loaded.pixels, np.moveaxis(pages, 0, 2) / 4095, rtol=1e-6)
 
 
@@ -286,7 +287,7 @@ def test_percentiles_of_an_image_or_of_a_channel_become_0_and_1(tmp_path: Path) 
         reading = Reading(planes=("a", "b", "c"), by_file=True, scale=Scale.parse(f"{kind}:2:98"), max_pixels=10**6)
         low, high = np.percentile(stack, [2, 98], axis=axes)
         expected = np.clip((stack - low) / np.where(high > low, high - low, np.inf), 0, 1)
-        loaded = load_image(tmp_path, manifest.sources[0], reading)
+        loaded = load_image(manifest.root, manifest.sources[0], reading)
         np.testing.assert_allclose(loaded.pixels, expected, atol=1e-5)
 
 

@@ -86,12 +86,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+RUNTIMES = pytest.mark.parametrize("runtime", ["torch", pytest.param("openvino", marks=pytest.mark.openvino)])
+
+
 def ours(
-    images: Path, weights: Path, out: Path, names: tuple[str, ...], precision: str, size_px: int = SIDE_PX
+    images: Path,
+    weights: Path,
+    out: Path,
+    names: tuple[str, ...],
+    precision: str,
+    size_px: int = SIDE_PX,
+    runtime: str = "torch",
 ) -> FeatureCache:
     settings = FeaturizeSettings(
         train_images=images, out=out, augment=N_COPIES, backbones=names, weights=(str(weights),), size_px=size_px, precision=precision,
-        storage="float32", device="cpu",
+        storage="float32", device="cpu", runtime=runtime,
     )  # fmt: skip
     featurize(settings)
     return FeatureCache(out / "train.h5")
@@ -121,10 +130,11 @@ def reference(
     return np.concatenate(columns, axis=2)
 
 
+@RUNTIMES
 def test_in_float32_every_view_of_every_block_is_the_plain_script_s(
-    images: Path, weights: Path, tmp_path: Path
+    images: Path, weights: Path, tmp_path: Path, runtime: str
 ) -> None:
-    with ours(images, weights, tmp_path, DEFAULT_BACKBONES, "float32") as cache:
+    with ours(images, weights, tmp_path, DEFAULT_BACKBONES, "float32", runtime=runtime) as cache:
         features, cached_blocks = cache.load(), cache.blocks
     expected = reference(images, weights, DEFAULT_BACKBONES, cache.ids)
     assert features.shape == expected.shape == (N_IMAGES, 1 + N_COPIES, 3072)
@@ -142,8 +152,11 @@ def test_in_float32_every_view_of_every_block_is_the_plain_script_s(
         )
 
 
-def test_in_bfloat16_each_image_and_block_points_the_same_way(images: Path, weights: Path, tmp_path: Path) -> None:
-    with ours(images, weights, tmp_path, DEFAULT_BACKBONES, "bfloat16") as cache:
+@RUNTIMES
+def test_in_bfloat16_each_image_and_block_points_the_same_way(
+    images: Path, weights: Path, tmp_path: Path, runtime: str
+) -> None:
+    with ours(images, weights, tmp_path, DEFAULT_BACKBONES, "bfloat16", runtime=runtime) as cache:
         features = cache.load()
     expected = reference(images, weights, DEFAULT_BACKBONES, cache.ids)
     for block in cache.blocks:
@@ -157,8 +170,9 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
 
 
+@RUNTIMES
 def test_with_real_weights_real_nuclei_give_the_plain_script_s_features(
-    real_data: Path, real_weights: Path, tmp_path: Path
+    real_data: Path, real_weights: Path, tmp_path: Path, runtime: str
 ) -> None:
     folder = tmp_path / "train"
     folder.mkdir()
@@ -167,7 +181,7 @@ def test_with_real_weights_real_nuclei_give_the_plain_script_s_features(
     names = ("mobilenet_v2", "squeezenet1_1")
     expected = reference(folder, real_weights, names, tuple(sorted(path.name for path in folder.iterdir())), 224)
     for precision in ("float32", "bfloat16"):
-        with ours(folder, real_weights, tmp_path / precision, names, precision, 224) as cache:
+        with ours(folder, real_weights, tmp_path / precision, names, precision, 224, runtime) as cache:
             features = cache.load()
         for block in cache.blocks:
             mine, plain = (array[:, :, block.start : block.stop] for array in (features, expected))

@@ -244,7 +244,7 @@ def test_a_file_that_vanishes_is_quarantined_with_its_errno(project: Path) -> No
     manifest = list_images(TRAIN, ids=None)
     (TRAIN / "train0.png").unlink()
     with pytest.raises(BadImage, match=r"No such file or directory \(errno 2\)"):
-        load_image(TRAIN, manifest.sources[0], Reading(scale=Scale.parse("dtype"), max_pixels=10**6))
+        load_image(manifest.root, manifest.sources[0], Reading(scale=Scale.parse("dtype"), max_pixels=10**6))
 
 
 def test_strange_file_names_work(project: Path, run_cli: Run) -> None:

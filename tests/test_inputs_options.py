@@ -18,6 +18,7 @@ from PIL import Image
 from features_cache.errors import ImagesMissing
 from features_cache.reader import FeatureCache
 from featurize.images.channels import hash_image
+from featurize.images.local_folder import LocalFolder
 from featurize.images.manifest import list_images, read_ids
 
 Run = Callable[..., tuple[int, str, str]]
@@ -360,4 +361,4 @@ def test_a_file_from_the_far_future_is_read(tmp_path: Path) -> None:
     os.utime(tmp_path / "a.png", (0, 13569465600))  # the year 2400
     sources = list_images(tmp_path, ids=None).sources[0]
     assert sources[0].mtime_ns == 2**63 - 1
-    assert hash_image(tmp_path, sources).any(), "it is the file that was listed"
+    assert hash_image(LocalFolder(tmp_path), sources).any(), "it is the file that was listed"

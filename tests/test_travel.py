@@ -8,7 +8,7 @@ import torch
 
 from featurize.images.scale import Scale
 from featurize.images.unit_range import unit_range
-from featurize.travel import packed, travelled
+from featurize.travel import Travel, packed, travelled
 
 EIGHT_BITS = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
 SIXTEEN_BITS = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
@@ -48,3 +48,18 @@ def test_on_a_gpu_the_numbers_are_the_same_but_for_the_last_bit() -> None:
         there = travelled(pixels, torch.device("cuda"))
         assert there.device.type == "cuda"
         np.testing.assert_allclose(there.cpu(), pixels.transpose(2, 0, 1), rtol=2e-7)
+
+
+@pytest.mark.gpu
+def test_images_sent_beside_a_busy_gpu_are_there_when_they_are_used() -> None:
+    device = torch.device("cuda")
+    travel, busy = Travel(device), torch.rand(4096, 4096, device=device)
+    sent = []
+    for number in range(64):
+        for _ in range(4):
+            busy = (busy @ busy).clamp_(0, 1)
+        with travel.on_the_way():
+            sent.append(travelled(np.full((224, 224, 3), number / 255, np.float32), device))
+    travel.arrive(sent)
+    means = torch.stack([image.mean() for image in sent])
+    torch.testing.assert_close(means.cpu(), torch.arange(64) / 255)

@@ -55,7 +55,7 @@ def lowered(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     if dtype == torch.float32:
         return network
-    if not any(_is_depthwise(layer) for layer in network.modules()):
+    if not has_depthwise(network):
         return _Half(network, dtype)
     _lower_dense_layers(network, dtype)
     return network
@@ -83,8 +83,9 @@ def _fold(module: nn.Module, place: str, tapped: frozenset[str]) -> None:
                 setattr(module, next_name, nn.Identity())
 
 
-def _is_depthwise(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups > 1
+def has_depthwise(network: nn.Module) -> bool:
+    """Whether a network has depthwise or grouped convolutions, whose rounding errors do not average out."""
+    return any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in network.modules())
 
 
 def _lower_dense_layers(module: nn.Module, dtype: torch.dtype) -> None:

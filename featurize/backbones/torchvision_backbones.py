@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections import OrderedDict
@@ -9,6 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torchvision import models
 from torchvision.models import vision_transformer
 
@@ -76,7 +78,8 @@ def build_torchvision(name: str, size_px: int, *, is_pretrained: bool, layers: C
             msg = f"{name} takes multiples of {patch_px} px; --size {size_px} is none. Try {size_px // patch_px * patch_px}"
             raise OptionError(msg)
         options = {"image_size": size_px}
-    network = models.get_model(name, weights=None, **options)
+    with _Undrawn() if is_pretrained else contextlib.nullcontext():
+        network = models.get_model(name, weights=None, **options)
     note = ""
     if isinstance(network, models.VisionTransformer) and size_px != TRAINED_SIZE_PX:
         side = size_px // network.patch_size
@@ -87,6 +90,16 @@ def build_torchvision(name: str, size_px: int, *, is_pretrained: bool, layers: C
         final=_final(network),
         note=note,
     )
+
+
+class _Undrawn(TorchFunctionMode):
+    """Parameters whose random numbers are not drawn: weights take their place, and vgg19's alone cost a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401 - torch's signature
+        if func in {Tensor.uniform_, Tensor.normal_}:
+            # Not left as it lies in memory: a truncated normal is drawn again until all of it is inside.
+            return args[0].zero_()
+        return func(*args, **(kwargs or {}))
 
 
 def _without_classifier(network: nn.Module, *, is_kept: bool) -> Tap:

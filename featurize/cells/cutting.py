@@ -25,6 +25,8 @@ from featurize.cells.settings import CellsSettings
 from featurize.crop_folder import CROP_PATTERN
 from featurize.images.bad_image import BadImage
 from featurize.images.channels import hash_image, load_image
+from featurize.images.local_folder import LocalFolder
+from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.images.splits import find_images, reading_of
 
@@ -36,7 +38,7 @@ class CellJob:
     Parameters
     ----------
     split : str
-    root : Path
+    root : Place
         The folder that the sources' paths are relative to.
     ids : Texts
         Sorted.
@@ -54,7 +56,7 @@ class CellJob:
     """
 
     split: str
-    root: Path
+    root: Place
     ids: Texts
     sources: Sources
     folders: Sequence[str]
@@ -120,7 +122,7 @@ def find_jobs(settings: CellsSettings) -> list[CellJob]:
             if settings.masks is None
             else list_label_images(settings.masks, split, follow_links=settings.follow_symlinks)
         )
-        for place in filter(None, (manifest.root, root)):
+        for place in (manifest.root, *([LocalFolder(root)] if root is not None else [])):
             _require_apart(settings.out / split, place)
         if root is not None and not set(masks) & set(folders):
             msg = f"--masks {root}: holds none of {len(folders)} label images looked for (first: '{folders[0]}.png'); found {listed(list(masks), 3)}"
@@ -151,9 +153,9 @@ def _require_unlike(channels: Sequence[str]) -> None:
             raise OptionError(msg)
 
 
-def _require_apart(crops: Path, images: Path) -> None:
+def _require_apart(crops: Path, images: Place) -> None:
     """Check that crops would not lie among images: the next run would take them for further ones."""
-    if crops.resolve().is_relative_to(images.resolve()):
+    if images.holds(crops):
         msg = f"{crops}: lies in {images}, where the crops would be taken for further images; choose another --out"
         raise OptionError(msg)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from features_cache.errors import ImagesMissing, OptionError
+from features_cache.sources import SourceFile
 from featurize.images.blends import check_planes
+from featurize.images.places import Place
 
 
 def compile_pattern(pattern: str, planes: Sequence[str] = ()) -> re.Pattern[str]:
@@ -42,16 +43,16 @@ def compile_pattern(pattern: str, planes: Sequence[str] = ()) -> re.Pattern[str]
 
 
 def channel_sets(
-    root: Path, files: Iterable[tuple[str, Path]], pattern: str, planes: Sequence[str]
-) -> tuple[dict[str, tuple[Path | None, ...]], tuple[str, ...]]:
+    root: Place, files: Iterable[tuple[str, SourceFile]], pattern: str, planes: Sequence[str]
+) -> tuple[dict[str, tuple[SourceFile | None, ...]], tuple[str, ...]]:
     """Gather the files of each image.
 
     Parameters
     ----------
-    root : Path
+    root : Place
         Folder of the images, for messages.
-    files : iterable of (str, Path)
-        Each file's name as text, and its path; both relative.
+    files : iterable of (str, SourceFile)
+        Each file, and before it its relative path as UTF-8 text.
     pattern : str
         If it holds no slash, it is of the name alone, and the folder belongs to the id.
     planes : sequence of str
@@ -59,7 +60,7 @@ def channel_sets(
 
     Returns
     -------
-    sets : dict of str to tuple of (Path or None)
+    sets : dict of str to tuple of (SourceFile or None)
         A file a plane for each image; None where there is none.
     planes : tuple of str
 
@@ -71,15 +72,15 @@ def channel_sets(
         If the pattern cannot be used, or finds too many channels.
     """
     expression = compile_pattern(pattern, planes)
-    sets: dict[str, dict[str, Path]] = defaultdict(dict)
-    for whole, path in files:
+    sets: dict[str, dict[str, SourceFile]] = defaultdict(dict)
+    for whole, file in files:
         folder, _, name = ("", "", whole) if "/" in pattern else whole.rpartition("/")
         match = expression.fullmatch(name)
         if match:
             image_id = f"{folder}/{match['id']}" if folder else match["id"]
-            held = sets[image_id].setdefault(match["channel"], path)
-            if held != path:
-                first, second = sorted([held.as_posix(), path.as_posix()])
+            held = sets[image_id].setdefault(match["channel"], file)
+            if held.path != file.path:
+                first, second = sorted([held.path, file.path])
                 msg = f"{root}: {first} and {second} are both channel {match['channel']} of {image_id!r} by --pattern {pattern!r}; make it narrower"
                 raise ImagesMissing(msg)
     named = tuple(planes) or tuple(sorted({channel for found in sets.values() for channel in found}))

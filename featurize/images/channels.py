@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features_cache.errors import ImageChanged
 from features_cache.layout import HASH_BYTES
-from features_cache.sources import SourceFile, kept_mtime_ns
+from features_cache.sources import SourceFile
 from features_cache.status import Status
 from featurize.images.bad_image import BadImage
 from featurize.images.decode import Decoded, decode
+from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.images.unit_range import unit_range
 
@@ -42,12 +42,12 @@ class Loaded:
     notes: tuple[str, ...]
 
 
-def load_image(root: Path, sources: Sequence[SourceFile], reading: Reading) -> Loaded:
+def load_image(root: Place, sources: Sequence[SourceFile], reading: Reading) -> Loaded:
     """Read, hash, decode and stack the files of one image. Each file is read once.
 
     Parameters
     ----------
-    root : Path
+    root : Place
         Folder of the images.
     sources : sequence of SourceFile
         The image's files: one, or one a plane.
@@ -60,6 +60,8 @@ def load_image(root: Path, sources: Sequence[SourceFile], reading: Reading) -> L
         If a file cannot be used.
     ImageChanged
         If a file is not the one that was planned.
+    StoreUnreachable
+        If a store gives no answer.
     """
     names = reading.planes if reading.by_file else ("",)
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
@@ -68,13 +70,13 @@ def load_image(root: Path, sources: Sequence[SourceFile], reading: Reading) -> L
         where = f"channel {channel}: " if channel else ""
         if not source.path:
             raise BadImage(Status.CHANNEL, f"channel {channel} has no file")
-        raw = _read(root / source.path, source, where)
-        digest.update(raw)
         try:
+            raw = root.read(source)
+            digest.update(raw)
             found.append(
                 decode(
                     raw,
-                    suffix=Path(source.path).suffix,
+                    suffix=PurePosixPath(source.path).suffix,
                     max_pixels=reading.max_pixels,
                     frame=reading.frame,
                     n_planes=len(reading.planes) if reading.places else None,
@@ -87,7 +89,7 @@ def load_image(root: Path, sources: Sequence[SourceFile], reading: Reading) -> L
     return Loaded(pixels, np.frombuffer(digest.digest(), np.uint8), (*notes, *more, *_notes_on(found, reading)))
 
 
-def hash_image(root: Path, sources: Sequence[SourceFile]) -> NDArray[np.uint8]:
+def hash_image(root: Place, sources: Sequence[SourceFile]) -> NDArray[np.uint8]:
     """Hash the files of one image without decoding them; as ``Loaded.content_hash``.
 
     Raises
@@ -96,24 +98,15 @@ def hash_image(root: Path, sources: Sequence[SourceFile]) -> NDArray[np.uint8]:
         If a file is missing or cannot be read.
     ImageChanged
         If a file is not the one that was planned.
+    StoreUnreachable
+        If a store gives no answer.
     """
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
     for source in sources:
         if not source.path:
             raise BadImage(Status.CHANNEL, "a channel has no file")
-        digest.update(_read(root / source.path, source, ""))
+        digest.update(root.read(source))
     return np.frombuffer(digest.digest(), np.uint8)
-
-
-def _read(path: Path, source: SourceFile, where: str) -> bytes:
-    try:
-        state = path.stat()
-        if (state.st_size, kept_mtime_ns(state)) != (source.n_bytes, source.mtime_ns):
-            msg = f"{path}: changed since the run began. Put it back as it was, or begin anew with --overwrite"
-            raise ImageChanged(msg)
-        return path.read_bytes()
-    except OSError as error:
-        raise BadImage(Status.UNREADABLE, f"{where}{error.strerror} (errno {error.errno})") from error
 
 
 def _notes_on(found: Sequence[Decoded], reading: Reading) -> tuple[str, ...]:

@@ -12,13 +12,13 @@ from typing import Literal
 
 from features_cache.errors import ImagesMissing, TableError, UnsafePath, listed
 from features_cache.layout import MOST_ID_BYTES
-from features_cache.sources import SourceFile, Sources, kept_mtime_ns
+from features_cache.sources import SourceFile, Sources
 from features_cache.tables import read_table, require_column
 from features_cache.texts import Texts
+from features_cache.urls import Url
 from featurize.images.blends import COLOURS
 from featurize.images.channel_files import channel_sets
-from featurize.images.nothing_found import nothing_found
-from featurize.images.walk import walk
+from featurize.images.places import Place, place_of
 
 Extra = Literal["error", "ignore", "ignore both"]
 _MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
@@ -30,7 +30,7 @@ class Manifest:
 
     Parameters
     ----------
-    root : Path
+    root : Place
         The folder that the sources' paths are relative to.
     ids : Texts
         Sorted; no two equal.
@@ -42,7 +42,7 @@ class Manifest:
         What the user should know.
     """
 
-    root: Path
+    root: Place
     ids: Texts
     sources: Sources
     planes: tuple[str, ...] = COLOURS
@@ -125,7 +125,7 @@ def _require_inside(path: str, where: str) -> None:
 
 
 def list_images(
-    root: Path,
+    where: Path | Url,
     *,
     ids: WantedIds | None,
     pattern: str | None = None,
@@ -139,7 +139,7 @@ def list_images(
 
     Parameters
     ----------
-    root : Path
+    where : Path or Url
         Folder of images, flat or of class folders.
     ids : WantedIds, optional
         The images wanted. All files unless given.
@@ -166,21 +166,22 @@ def list_images(
         If the folder has no image, or an id has none, or (``extra="error"``) an image has no id.
     OptionError
         If the pattern cannot be used, or finds too many channels.
-    UnsafePath
-        As :func:`featurize.images.walk.walk`.
+    UnsafePath, StoreUnreachable
+        As :meth:`featurize.images.places.Place.files`.
     """
-    files = walk(root, follow_links=follow_links, skip_unsafe=skip_unsafe, named_by=named_by)
+    root = place_of(where)
+    files = root.files(follow_links=follow_links, skip_unsafe=skip_unsafe, named_by=named_by)
     if pattern:
         found, named = channel_sets(
             root,
-            ((_escaped(path), path) for path in files),
+            ((_escaped(file.path), file) for file in files),
             pattern,
             planes,
         )
     else:
         found, named = _single_files(root, files), tuple(planes) or COLOURS
     if not found:
-        raise nothing_found(root, pattern)
+        raise root.nothing_found(pattern)
     chosen, warnings = (found, ()) if ids is None else _join(root, found, ids, by_stem=pattern is None, extra=extra)
     order = sorted(chosen)
     longest = max(order, key=lambda image_id: len(os.fsencode(image_id)))
@@ -189,13 +190,13 @@ def list_images(
             f"{root}: the id {longest[:40]!r}… has {len(os.fsencode(longest))} bytes; expected at most {MOST_ID_BYTES}"
         )
         raise TableError(msg)
-    sources = Sources([_source(root, path) for path in chosen[image_id]] for image_id in order)
+    sources = Sources([file or _MISSING for file in chosen[image_id]] for image_id in order)
     return Manifest(root=root, ids=Texts(order), sources=sources, planes=named, warnings=warnings)
 
 
-def _escaped(path: Path) -> str:
+def _escaped(path: str) -> str:
     """Relative POSIX path as text; bytes that are not UTF-8 become %XX."""
-    raw = os.fsencode(path.as_posix())
+    raw = os.fsencode(path)
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
@@ -205,33 +206,32 @@ def _escaped(path: Path) -> str:
         )
 
 
-def _single_files(root: Path, files: Iterator[Path]) -> dict[str, tuple[Path | None, ...]]:
-    found: dict[str, tuple[Path | None, ...]] = {}
-    for path in files:
-        if _escaped(path) in found:
-            msg = (
-                f"{root}: two files have the id {_escaped(path)!r}, one of them by bytes that are not UTF-8; rename one"
-            )
+def _single_files(root: Place, files: Iterator[SourceFile]) -> dict[str, tuple[SourceFile | None, ...]]:
+    found: dict[str, tuple[SourceFile | None, ...]] = {}
+    for file in files:
+        name = _escaped(file.path)
+        if name in found:
+            msg = f"{root}: two files have the id {name!r}, one of them by bytes that are not UTF-8; rename one"
             raise ImagesMissing(msg)
-        found[_escaped(path)] = (path,)
+        found[name] = (file,)
     return found
 
 
 def _join(
-    root: Path,
-    found: dict[str, tuple[Path | None, ...]],
+    root: Place,
+    found: dict[str, tuple[SourceFile | None, ...]],
     wanted: WantedIds,
     *,
     by_stem: bool,
     extra: Extra,
-) -> tuple[dict[str, tuple[Path | None, ...]], tuple[str, ...]]:
+) -> tuple[dict[str, tuple[SourceFile | None, ...]], tuple[str, ...]]:
     """Give each wanted id its files; an id is a relative path, a file name, or a name without its extension."""
     known_as: dict[str, set[str]] = defaultdict(set)
     for key in found:
         pure = PurePosixPath(key)
         for name in {key, pure.name, *((pure.stem, pure.with_suffix("").as_posix()) if by_stem else ())}:
             known_as[name].add(key)
-    chosen: dict[str, tuple[Path | None, ...]] = {}
+    chosen: dict[str, tuple[SourceFile | None, ...]] = {}
     used: set[str] = set()
     missing: list[str] = []
     for image_id, path in wanted.paths.items():
@@ -265,10 +265,3 @@ def _told(wanted: WantedIds, missing: Sequence[str], unused: Sequence[str]) -> l
     if unused:
         told.append(f"{len(unused)} images have no row in {wanted.table} ({listed(unused, 5)})")
     return told
-
-
-def _source(root: Path, path: Path | None) -> SourceFile:
-    if path is None:
-        return _MISSING
-    state = (root / path).stat()
-    return SourceFile(path=os.fsdecode(path), n_bytes=state.st_size, mtime_ns=kept_mtime_ns(state))

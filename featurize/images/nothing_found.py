@@ -16,10 +16,14 @@ def nothing_found(root: Path, pattern: str | None) -> ImagesMissing:
     archives = sorted(path.name for path in root.iterdir() if path.suffix.lower() in ARCHIVES)
     if archives:
         return ImagesMissing(f"{root}: holds archives ({listed(archives, 5)}) and no images; unpack them first")
-    looked_for = f"files named {pattern!r}" if pattern else f"files that end in {' '.join(EXTENSIONS)}"
     nearest = _nearest_with_images(root)
     hint = f" The nearest folder that holds images is {nearest}" if nearest else ""
-    return ImagesMissing(f"{root}: no images; looked for {looked_for}.{hint}")
+    return ImagesMissing(f"{root}: no images; looked for {looked_for(pattern)}.{hint}")
+
+
+def looked_for(pattern: str | None) -> str:
+    """Say which files would have been images."""
+    return f"files named {pattern!r}" if pattern else f"files that end in {' '.join(EXTENSIONS)}"
 
 
 def _nearest_with_images(root: Path) -> Path | None:

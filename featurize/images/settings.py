@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from features_cache.errors import OptionError
+from features_cache.urls import Url, require_local
 from featurize.images.channel_files import compile_pattern
 from featurize.images.scale import SCALE_BY_TYPE, Scale
 
@@ -15,6 +16,7 @@ from featurize.images.scale import SCALE_BY_TYPE, Scale
 SPLITS = ("train", "test")
 DEFAULT_FOLDERS = (Path("data/train"), Path("data/test"))
 MAX_PIXELS = 100_000_000
+_REMOTE_READERS = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +25,7 @@ class ImageSettings:
 
     Parameters
     ----------
-    train_images, test_images : Path
+    train_images, test_images : Path or Url
         Folders of images. A default folder that does not exist is left out; a named one must exist.
     labels, sample : Path or None
         CSVs that say which images there are; of ``labels`` the ids are read and never a label.
@@ -56,8 +58,8 @@ class ImageSettings:
         If a value makes no sense.
     """
 
-    train_images: Path = DEFAULT_FOLDERS[0]
-    test_images: Path = DEFAULT_FOLDERS[1]
+    train_images: Path | Url = DEFAULT_FOLDERS[0]
+    test_images: Path | Url = DEFAULT_FOLDERS[1]
     labels: Path | None = None
     sample: Path | None = None
     id_column: str | None = None
@@ -85,14 +87,24 @@ class ImageSettings:
         if not 0 <= self.max_bad <= 1:
             msg = f"--max-bad is {self.max_bad}; expected a share from 0 to 1 (0.01 is one image in a hundred)"
             raise OptionError(msg)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Path):
+                require_local(f"--{field.name.replace('_', '-')}", value)
         Scale.parse(self.scale)
         if self.pattern is not None:
             compile_pattern(self.pattern)
 
     @property
     def n_threads(self) -> int:
-        """Threads that read images: four at most unless more are asked for, as the networks need cores too."""
+        """Threads that work on images: four at most unless more are asked for, as the networks need cores too."""
         return self.n_workers or min(4, os.cpu_count() or 1)
+
+    @property
+    def n_readers(self) -> int:
+        """Threads that read images: more where they wait for a network, which takes no core."""
+        is_remote = any(isinstance(folder, Url) for folder in (self.train_images, self.test_images))
+        return self.n_workers or (_REMOTE_READERS if is_remote else self.n_threads)
 
     def allows(self, n_bad: int, n_images: int) -> bool:
         """Whether so many of the images may be unusable."""
@@ -108,9 +120,14 @@ class ImageSettings:
         """Names of the training and the test split."""
         return SPLITS
 
-    def is_left_out(self, folder: Path) -> bool:
+    def folder_of(self, split: str) -> Path | Url:
+        """Return where the images of a split lie."""
+        return self.test_images if split == self.splits[1] else self.train_images
+
+    def is_left_out(self, split: str) -> bool:
         """Whether a split is to be passed over: nobody asked for its folder, and there is none."""
-        return folder in DEFAULT_FOLDERS and not folder.exists()
+        folder = self.folder_of(split)
+        return isinstance(folder, Path) and folder in DEFAULT_FOLDERS and not folder.exists()
 
     def require_folders(self) -> None:
         """Check, before images are listed, that what was asked for is laid out as it must be."""
@@ -119,11 +136,14 @@ class ImageSettings:
         """Find the tables that were not named.
 
         ``labels`` is the CSV beside the training folder that has its name (``data/train.csv``), and ``sample`` the
-        ``sample_submission.csv`` beside the test folder, where they exist.
+        ``sample_submission.csv`` beside the test folder, where they exist; beside the default folders, where images have a URL.
         """
-        train = self.train_images
+        train, test = (
+            default if isinstance(folder, Url) else folder
+            for folder, default in zip((self.train_images, self.test_images), DEFAULT_FOLDERS, strict=True)
+        )
         labels = train.with_name(f"{train.name}.csv") if train.name else Path(f"{train.absolute().name}.csv")
-        sample = self.test_images.parent / "sample_submission.csv"
+        sample = test.parent / "sample_submission.csv"
         return dataclasses.replace(
             self,
             labels=self.labels or (labels if labels.is_file() else None),

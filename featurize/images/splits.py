@@ -62,18 +62,17 @@ def find_split(
         As :func:`featurize.images.manifest.read_ids` and :func:`featurize.images.manifest.list_images`.
     """
     is_test = split == settings.splits[1]
-    root = settings.test_images if is_test else settings.train_images
     table, flag = (settings.sample, "--sample") if is_test else (settings.labels, "--labels")
     if table is not None and not table.is_file():
         msg = f"{flag} {table}: no such file; expected a CSV of image ids"
         raise TableError(msg)
-    if settings.is_left_out(root):
+    if settings.is_left_out(split):
         return None
     ids = None if table is None else read_ids(table, None if is_test else settings.id_column)
     # The sample submission says which test images count; others in the folder do no harm.
     extra: Extra = "ignore" if is_test else "ignore both" if settings.ignore_unlabelled else "error"
     manifest = list_images(
-        root,
+        settings.folder_of(split),
         ids=ids,
         pattern=settings.pattern,
         planes=planes,

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from features_cache.errors import ImagesMissing, UnsafePath
+from features_cache.sources import SourceFile, kept_mtime_ns
 from featurize.images.nothing_found import ARCHIVES, EXTENSIONS
 
 _MOST_SHOWN = 20
 
 
-def walk(root: Path, *, follow_links: bool, skip_unsafe: bool, named_by: str) -> Iterator[Path]:
+def walk(root: Path, *, follow_links: bool, skip_unsafe: bool, named_by: str) -> Iterator[SourceFile]:
     """Yield the image files below a folder, relative to it, in no order.
 
     Parameters
@@ -53,11 +54,26 @@ def walk(root: Path, *, follow_links: bool, skip_unsafe: bool, named_by: str) ->
                 if entry.is_dir(follow_symlinks=follow_links):
                     pending.append((path, above | {path.resolve()}))
                 elif path.suffix.lower() in EXTENSIONS:
-                    if not stat.S_ISREG(entry.stat().st_mode):
+                    state = entry.stat()
+                    if not stat.S_ISREG(state.st_mode):
                         unsafe.append(f"{path}: not a regular file (a pipe, device or folder link); refused")
                         continue
-                    yield path.relative_to(root)
-    if unsafe and not skip_unsafe:
+                    yield SourceFile(
+                        path=path.relative_to(root).as_posix(), n_bytes=state.st_size, mtime_ns=kept_mtime_ns(state)
+                    )
+    if not skip_unsafe:
+        require_safe(unsafe)
+
+
+def require_safe(unsafe: Sequence[str]) -> None:
+    """Check that there is nothing to refuse.
+
+    Raises
+    ------
+    UnsafePath
+        If there is; the first are shown, a line each.
+    """
+    if unsafe:
         more = f"\nand {len(unsafe) - _MOST_SHOWN} more" if len(unsafe) > _MOST_SHOWN else ""
         raise UnsafePath("\n".join(sorted(unsafe)[:_MOST_SHOWN]) + more)
 

@@ -10,6 +10,13 @@ from featurize.images.blends import NONE
 from featurize.views.geometry import cut_crops
 
 
+def padded(batch: Tensor, n: int) -> Tensor:
+    """Pad a batch with zeros to n, the one shape that networks are given."""
+    whole = batch.new_zeros((n, *batch.shape[1:]))
+    whole[: len(batch)] = batch
+    return whole
+
+
 class NetworkInput:
     """What one block's network is given of a view.
 

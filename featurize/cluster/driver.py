@@ -1,0 +1,181 @@
+"""A process that speaks with Ray, so that none of Ray's output, threads and signal handlers comes into ours.
+
+It is told of rounds of units by a connection, and tells of units as actors finish them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, NoReturn
+
+from features_cache.errors import OptionError, PermafeatError
+from features_cache.extras import load_extra
+from featurize.cluster.actor import Actor
+from featurize.cluster.share import Share, Told
+
+LOCAL = "local"
+_UNITS_A_TASK = 8
+_TASKS_AN_ACTOR = 4
+# What travels is numbers of units; Ray would set a third of the memory aside for it.
+_STORE_BYTES = 80 * 2**20
+_ANSWERS_WITHIN_S = 20.0
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+class Round(NamedTuple):
+    """Units of a split that are computed by one pool of actors.
+
+    Parameters
+    ----------
+    share : Share
+    units : sequence of int
+        Their numbers.
+    n_actors : int or None
+        As many as there is room for, unless given.
+    look_at_first : bool
+        Whether a single actor computes, and looks at the features of the first unit before anything is kept.
+    """
+
+    share: Share
+    units: Sequence[int]
+    n_actors: int | None
+    look_at_first: bool
+
+
+def main(n_handle: int, address: str) -> NoReturn:
+    """Connect to a cluster, or start one of this machine alone, and compute rounds until the other side hangs up.
+
+    Parameters
+    ----------
+    n_handle : int
+        File descriptor of the connection. Standard input is watched too: it ends with the process that began this one, however
+        that ends.
+    address : str
+        Of the cluster; ``local`` starts one.
+    """
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    connection = Connection(n_handle)
+    try:
+        ray = _connected(address)
+        while True:
+            wanted: Round = connection.recv()
+            for told in _computed(ray, wanted):
+                connection.send(told)
+            connection.send(None)
+    except EOFError:
+        pass
+    except PermafeatError as error:
+        connection.send([Told.of(error)])
+    except BaseException:
+        connection.send(traceback.format_exc())
+        raise
+    threading.Event().wait()  # until the other side hangs up: it has to read what was sent
+    raise SystemExit
+
+
+def _end_with_the_parent() -> None:
+    sys.stdin.read()
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+    os._exit(0)
+
+
+def _connected(address: str) -> Any:  # noqa: ANN401 - a module without types
+    settings = _QUIET if address != LOCAL or "RAY_AUTH_MODE" in os.environ else _QUIET | _own_token()
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    _require_answer(address)
+    ray = load_extra("ray", "ray", "--engine ray")
+    load_extra("ray.data", "ray", "--engine ray")
+    of_its_own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES} if address == LOCAL else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **of_its_own)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        msg = (
+            f"--address {address}: Ray refuses ({_first_line(error)}); a cluster of another version of Ray or Python, or one that asks for a "
+            f"token? Then set RAY_AUTH_MODE=token, and the token as on its nodes"
+        )
+        raise OptionError(msg) from error
+    return ray
+
+
+def _own_token() -> dict[str, str]:
+    """Make a secret for a Ray of this run alone; Ray itself would leave one in the user's home folder."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+def _require_answer(address: str) -> None:
+    # Ray tries for minutes, and then ends the process.
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "://" in address:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_WITHIN_S).close()
+    except OSError as error:
+        msg = f"--address {address}: no Ray cluster answers ({error}); expected HOST:PORT of a head node, as `ray start --head` tells it"
+        raise OptionError(msg) from error
+
+
+def _computed(ray: Any, wanted: Round) -> Iterator[list[Told]]:  # noqa: ANN401
+    """Yield what actors tell, task by task."""
+    share = wanted.share
+    need = {"num_gpus": 1} if share.device == "cuda" else {"num_cpus": share.n_threads}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    n_actors = _n_actors(nodes, need, wanted)
+    # Ray's own failures are told by its log, which lies in its folder, and by what is raised here.
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    n_tasks = max(-(-len(wanted.units) // _UNITS_A_TASK), min(len(wanted.units), _TASKS_AN_ACTOR * n_actors))
+    units = ray.data.from_items([{"unit": unit} for unit in wanted.units], override_num_blocks=n_tasks)
+    # Ray Data starts lost actors anew and gives their tasks to them again, without bound, and frees idle actors at the end, so that a
+    # lost node's actor finds room on another. One task at a time: what is queued behind a lost actor waits for it.
+    told = units.map_batches(
+        Actor,
+        fn_constructor_args=(share,),
+        fn_constructor_kwargs={"look_at_first": wanted.look_at_first},
+        batch_size=_UNITS_A_TASK,
+        compute=ray.data.ActorPoolStrategy(size=n_actors, max_tasks_in_flight_per_actor=1),
+        **need,
+    )
+    for batch in told.iter_batches(batch_size=None, prefetch_batches=0):
+        yield [
+            Told(int(unit), str(note), str(error), str(message))
+            for unit, note, error, message in zip(*(batch[name] for name in Told._fields), strict=True)
+        ]
+
+
+def _n_actors(nodes: Sequence[dict[str, float]], need: dict[str, int], wanted: Round) -> int:
+    """Say how many actors there are to be; what there is no room for would be waited for, without a word."""
+    kind, each = ("GPU", 1) if "num_gpus" in need else ("CPU", need["num_cpus"])
+    found = sum(int(node.get(kind, 0)) for node in nodes)
+    room = sum(int(node.get(kind, 0)) // each for node in nodes)
+    n_actors = min(1 if wanted.look_at_first else wanted.n_actors or max(room, 1), len(wanted.units))
+    if n_actors > room:
+        threads = f" of {each} threads" if each > 1 else ""
+        more = (
+            "start more nodes"
+            if each == 1
+            else "set OMP_NUM_THREADS to fewer before a run is begun, or start more nodes"
+        )
+        msg = (
+            f"--actors {wanted.n_actors or 'auto'}{threads}: the cluster has {found} {kind}s, room for {room}; "
+            f"type --actors {room}, or {more}"
+            if room
+            else f"--actors{threads}: the cluster has {found} {kind}s, room for none; {more}"
+        )
+        raise OptionError(msg)
+    return n_actors
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
