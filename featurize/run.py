@@ -30,7 +30,7 @@ from featurize.finish import finish, tidy_up
 from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.networks import build_networks
-from featurize.provenance import other_runtimes, same_bytes
+from featurize.provenance import known_execution, other_runtimes, same_bytes
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
@@ -95,10 +95,15 @@ def _not_as_asked(work: Work, splits: Sequence[SplitSummary], names: Sequence[st
     lacking = [split for split in names if split not in work.plans]
     told = [f"there is no {_lacks(split)}, so no {split}.h5" for split in lacking]
     for split in splits:
-        asked = work.plans[split.split].n_views
-        if split.n_views > asked:
+        asked = work.plans[split.split]
+        if split.n_views > asked.n_views:
             told.append(
-                f"{split.path}: holds {split.n_views} views an image, {asked} asked for: all stay, and are averaged"
+                f"{split.path}: holds {split.n_views} views an image, {asked.n_views} asked for: all stay, and are averaged"
+            )
+        ran, to_run = known_execution(split.path), asked.execution
+        if ran is not None and ran.device == to_run.device and ran.runtime != to_run.runtime:
+            told.append(
+                f"{split.path}: is complete, its networks run by {ran.runtime} and not by {to_run.runtime}, and stays; --overwrite computes it anew"
             )
     return told
 
@@ -199,6 +204,8 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
     require_space(job.settings.out, standing.plan, folder)
     backbones = build_networks(work.networks)  # wrong weights are found before anything is written
     if job.session is not None:
+        if plan_in(folder) is None:  # a plan that nothing can follow would stand in the way of another
+            job.session.connect()
         backbones = {}  # they could be built; actors build their own, and this process need not hold them
     plan = settle_plan(folder, standing.plan, shared=job.settings.shard is not None)
     for place in (folder, job.settings.out):

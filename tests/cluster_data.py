@@ -56,6 +56,8 @@ class Net(nn.Module):
             return vectors * 0
         if (HERE / "slow").exists():
             time.sleep(0.3)
+        if (HERE / "poison").exists() and len(list((HERE / "features/train.parts").glob("*-*.h5"))) >= 4:
+            os.kill(os.getpid(), signal.SIGKILL)
         if (HERE / "change").exists():
             (HERE / "data/train/train11.png").write_bytes(b"another image")
         parts = sorted((HERE / "features/train.parts").glob("*-*.h5"))

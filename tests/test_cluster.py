@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -96,6 +97,41 @@ def test_an_error_in_an_actor_is_the_local_run_s_error(watched: Path, run_cli: R
         "error: data/train/train11.png: changed since the run began. Put it back as it was, or begin anew with --overwrite"
     )
     assert list(Path("features/train.parts").glob("*.h5"))
+
+
+def test_actors_run_openvino_on_images_by_url_as_the_local_run_does_on_those_of_a_folder(
+    watched: Path, run_cli: Run, cluster: str
+) -> None:
+    words = (
+        *WORDS[:1],
+        "--backbone",
+        "squeezenet1_1",
+        *WORDS[3:5],
+        "--size",
+        "64",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "4",
+    )
+    words = (*words, "--runtime", "openvino", "--precision", "bfloat16")
+    assert run_cli(*words, "--out", "alone")[0] == 0
+    url = f"simplecache::file://{watched}/data/train"
+    code, _, err = run_cli(*words, "--train-images", url, "--engine", "ray", "--address", cluster)
+    assert code == 0, err
+    assert Path("features/train.h5").read_bytes() == Path("alone/train.h5").read_bytes()
+    assert json.loads(Path("features/train.json").read_text())["execution"]["runtime"] == "openvino"
+
+
+@pytest.mark.slow
+def test_an_image_that_no_actor_survives_ends_the_run(
+    watched: Path, run_cli: Run, on_ray: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (watched / "poison").touch()
+    code, _, err = run_cli(*on_ray)
+    assert code == 75
+    assert "Ray failed; what was committed is safe" in err
+    assert "ActorDiedError" in err
 
 
 @pytest.mark.slow
@@ -268,7 +304,12 @@ def test_without_the_extra_a_line_says_what_to_install(
     assert err == "error: --engine ray needs ray, which is not installed; type pip install 'permafeat[ray]'"
 
 
-def test_a_cluster_that_does_not_answer_is_told(watched: Path, run_cli: Run) -> None:
+def test_a_cluster_that_does_not_answer_is_told(watched: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = run_cli(*WORDS, "--engine", "ray", "--address", "127.0.0.1:1")
     assert code == 2
     assert "--address 127.0.0.1:1: no Ray cluster answers" in err
+    assert not Path("features").exists()  # no plan is left that would stand in the way
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
+    code, _, err = run_cli(*WORDS, "--engine", "ray")
+    assert code == 2
+    assert "RAY_ADDRESS=ray://127.0.0.1:1: a URL; expected HOST:PORT of a head node" in err

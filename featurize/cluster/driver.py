@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import sys
+import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -26,6 +29,10 @@ _TASKS_AN_ACTOR = 4
 # What travels is numbers of units; Ray would set a third of the memory aside for it.
 _STORE_BYTES = 80 * 2**20
 _ANSWERS_WITHIN_S = 20.0
+_LOOKED_AT_EVERY_S = 10.0
+_UNANSWERED_AT_MOST = 3
+# Of the actors that were given one task, before the task is to blame, as an image that crashes its decoder is.
+_LOSSES_AT_MOST = 9
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -53,8 +60,8 @@ class Round(NamedTuple):
     look_at_first: bool
 
 
-def main(n_handle: int, address: str) -> NoReturn:
-    """Connect to a cluster, or start one of this machine alone, and compute rounds until the other side hangs up.
+def main(n_handle: int, address: str, named: str) -> NoReturn:
+    """Connect to a cluster, or start one of this machine alone, say so, and compute rounds until the other side hangs up.
 
     Parameters
     ----------
@@ -63,11 +70,16 @@ def main(n_handle: int, address: str) -> NoReturn:
         that ends.
     address : str
         Of the cluster; ``local`` starts one.
+    named : str
+        What gave the address, for messages.
     """
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    # Ray's own, in /tmp/ray, would stay; it begins there because names of sockets are short.
+    folder = tempfile.mkdtemp(prefix="permafeat-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
+    threading.Thread(target=_end_with_the_parent, args=(folder,), daemon=True).start()
     connection = Connection(n_handle)
     try:
-        ray = _connected(address)
+        ray = _connected(address, named, folder)
+        connection.send(None)
         while True:
             wanted: Round = connection.recv()
             for told in _computed(ray, wanted):
@@ -77,37 +89,59 @@ def main(n_handle: int, address: str) -> NoReturn:
         pass
     except PermafeatError as error:
         connection.send([Told.of(error)])
-    except BaseException:
-        connection.send(traceback.format_exc())
+    except BaseException as error:
+        told = traceback.format_exc()
+        missing = OptionError("the cluster's nodes have no permafeat: install there what is installed here")
+        connection.send([Told.of(missing)] if "No module named 'featurize'" in str(error) else told)
         raise
     threading.Event().wait()  # until the other side hangs up: it has to read what was sent
     raise SystemExit
 
 
-def _end_with_the_parent() -> None:
+def _end_with_the_parent(folder: str) -> None:
     sys.stdin.read()
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
-def _connected(address: str) -> Any:  # noqa: ANN401 - a module without types
+def _connected(address: str, named: str, folder: str) -> Any:  # noqa: ANN401 - a module without types
     settings = _QUIET if address != LOCAL or "RAY_AUTH_MODE" in os.environ else _QUIET | _own_token()
     for name, value in settings.items():
         os.environ.setdefault(name, value)
-    _require_answer(address)
+    _require_answer(address, named)
     ray = load_extra("ray", "ray", "--engine ray")
     load_extra("ray.data", "ray", "--engine ray")
-    of_its_own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES} if address == LOCAL else {}
+    of_its_own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES, "_temp_dir": folder}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **of_its_own)
+        ray.init(
+            address=address, log_to_driver=False, logging_level="ERROR", **(of_its_own if address == LOCAL else {})
+        )
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         msg = (
-            f"--address {address}: Ray refuses ({_first_line(error)}); a cluster of another version of Ray or Python, or one that asks for a "
+            f"{named}: Ray refuses ({_first_line(error)}); a cluster of another version of Ray or Python, or one that asks for a "
             f"token? Then set RAY_AUTH_MODE=token, and the token as on its nodes"
         )
         raise OptionError(msg) from error
+    if address != LOCAL:
+        head = ray.get_runtime_context().gcs_address
+        threading.Thread(target=_end_without_the_head, args=(head,), daemon=True).start()
     return ray
+
+
+def _end_without_the_head(address: str) -> None:
+    """Watch the head node: Ray waits without end for one that went away without a word, as when its power fails."""
+    n_unanswered = 0
+    while n_unanswered < _UNANSWERED_AT_MOST:
+        time.sleep(_LOOKED_AT_EVERY_S)
+        try:
+            _call(address)
+            n_unanswered = 0
+        except OSError:
+            n_unanswered += 1
+    sys.stderr.write(f"the head node {address} no longer answers\n")
+    os._exit(1)
 
 
 def _own_token() -> dict[str, str]:
@@ -115,16 +149,25 @@ def _own_token() -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
-def _require_answer(address: str) -> None:
+def _require_answer(address: str, named: str) -> None:
     # Ray tries for minutes, and then ends the process.
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or "://" in address:
+    expected = "expected HOST:PORT of a head node, as `ray start --head` tells it"
+    if "://" in address:
+        msg = f"{named}: a URL; {expected}, with the command typed on a machine of the cluster"
+        raise OptionError(msg)
+    _, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_WITHIN_S).close()
-    except OSError as error:
-        msg = f"--address {address}: no Ray cluster answers ({error}); expected HOST:PORT of a head node, as `ray start --head` tells it"
+        _call(address)
+    except (OSError, OverflowError) as error:
+        msg = f"{named}: no Ray cluster answers ({error}); {expected}"
         raise OptionError(msg) from error
+
+
+def _call(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_WITHIN_S).close()
 
 
 def _computed(ray: Any, wanted: Round) -> Iterator[list[Told]]:  # noqa: ANN401
@@ -137,7 +180,7 @@ def _computed(ray: Any, wanted: Round) -> Iterator[list[Told]]:  # noqa: ANN401
     ray.data.DataContext.get_current().enable_progress_bars = False
     n_tasks = max(-(-len(wanted.units) // _UNITS_A_TASK), min(len(wanted.units), _TASKS_AN_ACTOR * n_actors))
     units = ray.data.from_items([{"unit": unit} for unit in wanted.units], override_num_blocks=n_tasks)
-    # Ray Data starts lost actors anew and gives their tasks to them again, without bound, and frees idle actors at the end, so that a
+    # Ray Data starts lost actors anew and gives their tasks to them again, and frees idle actors at the end, so that a
     # lost node's actor finds room on another. One task at a time: what is queued behind a lost actor waits for it.
     told = units.map_batches(
         Actor,
@@ -145,6 +188,7 @@ def _computed(ray: Any, wanted: Round) -> Iterator[list[Told]]:  # noqa: ANN401
         fn_constructor_kwargs={"look_at_first": wanted.look_at_first},
         batch_size=_UNITS_A_TASK,
         compute=ray.data.ActorPoolStrategy(size=n_actors, max_tasks_in_flight_per_actor=1),
+        max_task_retries=_LOSSES_AT_MOST,
         **need,
     )
     for batch in told.iter_batches(batch_size=None, prefetch_batches=0):

@@ -13,6 +13,7 @@ from torch import Tensor
 from features_cache.errors import ImagesMissing, InputError, OptionError, PermafeatError, WeightsMissing
 from features_cache.extend import Held, base_of
 from features_cache.extras import versions_here
+from features_cache.hardware import hardware_name
 from features_cache.parts import Parts
 from features_cache.plan import Plan, parts_folder, plan_in
 from features_cache.recipe import Recipe
@@ -53,6 +54,7 @@ class Node:
             self._computation = Computation(
                 place_of(share.where), self._parts, self._held, share.reading, share.settings, backbones
             )
+            self._other_hardware = _other_hardware(share)
         except PermafeatError as error:
             msg = f"node {platform.node()}: {error}"
             raise type(error)(msg) from error
@@ -63,7 +65,14 @@ class Node:
             yield Told(number)
         missing = [self._held.unit(number) for number in numbers if not self._parts.has(number)]
         for unit, _, note in self._computation.units(missing, _go_on, look_at_first=look_at_first):
-            yield Told(unit.number, note)
+            yield Told(unit.number, "; ".join(filter(None, (note, self._other_hardware))))
+
+
+def _other_hardware(share: Share) -> str:
+    here = hardware_name(share.device)
+    return (
+        "" if here == share.hardware else f"computed by {here}, and not by {share.hardware}: the last bits may differ"
+    )
 
 
 def _go_on() -> None:

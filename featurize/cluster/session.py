@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from features_cache.errors import CacheIncomplete, ClusterLost
-from features_cache.extras import load_extra
+from features_cache.extras import require_extra
 from features_cache.layout import Rows
 from features_cache.parts import Parts
 from featurize.cluster.driver import LOCAL, Round
@@ -46,8 +47,9 @@ class Session:
     """
 
     def __init__(self, address: str | None, n_actors: int | None, check_stop: Callable[[], None]) -> None:
-        load_extra("ray", "ray", "--engine ray")
+        require_extra("ray", "ray", "--engine ray")
         self._address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+        self._named = f"--address {address}" if address else f"RAY_ADDRESS={self._address}"
         self._n_actors = n_actors
         self._check_stop = check_stop
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,6 +78,27 @@ class Session:
             self._process.wait()
         self._log.close()
         self._process = self._connection = self._log = None
+
+    def connect(self) -> Connection[Any, Any]:
+        """Reach the cluster, or start Ray here, unless that is done.
+
+        Returns
+        -------
+        Connection
+            To the process that speaks with Ray.
+
+        Raises
+        ------
+        PermafeatError
+            If there is no such cluster, or it refuses.
+        """
+        if self._connection is not None:
+            return self._connection
+        connection = self._begun()
+        with self._ended_where_it_fails():
+            for told in self._received(connection) or ():
+                told.check()
+        return connection
 
     def units(
         self, share: Share, parts: Parts, wanted: Sequence[int], *, look_at_first: bool
@@ -120,13 +143,18 @@ class Session:
     def _round(self, wanted: Round) -> Iterator[Told]:
         if not wanted.units:
             return
-        connection = self._begun()
-        try:
+        connection = self.connect()
+        with self._ended_where_it_fails():  # the next round must not read what is still told of this one
             connection.send(wanted)
             while (told := self._received(connection)) is not None:
                 yield from told
+
+    @contextlib.contextmanager
+    def _ended_where_it_fails(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
-            self._end()  # the next round must not read what is still told of this one
+            self._end()
             raise
 
     def _received(self, connection: Connection[Any, Any]) -> list[Told] | None:
@@ -144,23 +172,22 @@ class Session:
         return told
 
     def _begun(self) -> Connection[Any, Any]:
-        if self._connection is None:
-            ours, theirs = Pipe()
-            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
-            code = f"from featurize.cluster.driver import main; main({theirs.fileno()}, {self._address!r})"
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                [sys.executable, "-c", code],
-                stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=[theirs.fileno()],
-                # Ctrl-C is for this process: it tells the other to end.
-                start_new_session=True,
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)},
-            )
-            theirs.close()
-            self._connection = ours
-        return self._connection
+        ours, theirs = Pipe()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
+        words = f"{theirs.fileno()}, {self._address!r}, {self._named!r}"
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-c", f"from featurize.cluster.driver import main; main({words})"],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=[theirs.fileno()],
+            # Ctrl-C is for this process: it tells the other to end.
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)},
+        )
+        theirs.close()
+        self._connection = ours
+        return ours
 
     def _last_words(self) -> str:
         if self._log is None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from features_cache import errors
 from features_cache.errors import PermafeatError
 from features_cache.extras import versions_here
+from features_cache.hardware import hardware_name
 from features_cache.parts import Parts
 from features_cache.urls import Url
 from featurize.images.reading import Reading
@@ -51,6 +52,8 @@ class Share:
         Where Python looks for modules: networks of the user's own are found as they are here.
     versions : dict of str to str
         Of what decides the last bits.
+    hardware : str
+        What computes on the command's machine; units that other hardware computes get a note.
     """
 
     path: Path
@@ -64,12 +67,14 @@ class Share:
     weights_environment: dict[str, str] = dataclasses.field(default_factory=_weights_environment)
     import_path: tuple[str, ...] = dataclasses.field(default_factory=lambda: tuple(sys.path))
     versions: dict[str, str] = dataclasses.field(default_factory=versions_here)
+    hardware: str
 
     @classmethod
     def of(cls, parts: Parts, **fields: Any) -> Self:  # noqa: ANN401 - the fields above
         """Make a share of the work that leads to these parts."""
         execution = parts.plan.execution
-        return cls(mark=parts.mark, device=execution.device, n_threads=execution.n_threads, **fields)
+        hardware = hardware_name(execution.device)
+        return cls(mark=parts.mark, device=execution.device, n_threads=execution.n_threads, hardware=hardware, **fields)
 
 
 class Told(NamedTuple):
