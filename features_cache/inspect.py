@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from features_cache.files import open_regular
 from features_cache.reader import FeatureCache
 from features_cache.recipe import RANDOM_WEIGHTS
+from features_cache.record import WEIGHTS, execution_in, read_record
 from features_cache.status import Status
 
 
@@ -26,13 +26,15 @@ def describe(path: Path) -> dict[str, Any]:
     -------
     dict
         JSON values: shape, storage type, bytes, format version, checksum, counts of statuses, blocks with recipes; and, from
-        the file beside the cache, as far as it is there, where each block's weights came from.
+        the file beside the cache, as far as it is there, where each block's weights came from, and how the networks ran.
 
     Raises
     ------
     CacheError, ForeignCache
         As :class:`~features_cache.reader.FeatureCache`.
     """
+    record = read_record(path)
+    execution = execution_in(record)
     with FeatureCache(path) as cache:
         counts = Counter(Status(code).name.lower() for code in cache.status)
         return {
@@ -49,18 +51,13 @@ def describe(path: Path) -> dict[str, Any]:
             "first_ids": list(cache.ids[:3]),
             "n_parents": None if cache.parents is None else len(set(cache.parents)),
             "blocks": [block.to_json() for block in cache.blocks],
-            "weights": _weights(path, [block.name for block in cache.blocks]),
+            "weights": _weights(record, [block.name for block in cache.blocks]),
+            "execution": None if execution is None else dataclasses.asdict(execution),
         }
 
 
-def _weights(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Read what ``NAME.json`` says of weights; nothing depends on it, and it may be lost or edited."""
-    try:
-        with open_regular(path.with_suffix(".json")) as file:
-            record = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    told = record.get("weights") if isinstance(record, dict) else None
+def _weights(record: dict[str, Any], names: Sequence[str]) -> dict[str, str]:
+    told = record.get(WEIGHTS)
     return {name: str(told[name]) for name in names if name in told} if isinstance(told, dict) else {}
 
 
@@ -76,6 +73,12 @@ def describe_lines(description: dict[str, Any]) -> list[str]:
         lines.append(f"parents: {description['n_parents']:,}")
     if description["random_weights"]:
         lines.append(RANDOM_WEIGHTS)
+    if description["execution"] is not None:
+        lines.append(
+            "networks run by {runtime} on {device}, {micro_batch} views at a time, {n_threads} threads".format_map(
+                description["execution"]
+            )
+        )
     for block in description["blocks"]:
         stop = block["start"] + block["columns"] - 1
         lines.append(f"block {block['name']}: columns {block['start']} to {stop}, digest {block['digest']}")

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from features_cache.errors import listed
 from features_cache.extras import installed_version, versions_here
-from features_cache.files import open_regular, publish
+from features_cache.files import publish
+from features_cache.hardware import hardware_name
 from features_cache.ledger import Ledger
 from features_cache.plan import Execution, Plan
 from features_cache.reader import FeatureCache
 from features_cache.recipe import digest_of
+from features_cache.record import EXECUTION, WEIGHTS, execution_in, read_record
 from features_cache.sources import SourceFile
 from features_cache.status import Status
 from featurize.images.bad_image import BadImage
@@ -32,7 +33,7 @@ from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.images.settings import SPLITS
 
-_SOURCES, _EXECUTION, _WEIGHTS = "sources_digest", "execution", "weights"
+_SOURCES = "sources_digest"
 
 
 def write_quarantine(path: Path, plan: Plan, ledger: Ledger) -> None:
@@ -79,38 +80,21 @@ def write_provenance(
         How many images were converted, by rule.
     """
     hashes = {block.name: block.recipe.weights_sha256 if block.recipe.pretrained else "random" for block in plan.blocks}
-    known = {name: file for name, file in _provenance(path).get(_WEIGHTS, {}).items() if name in hashes}
+    known = {name: file for name, file in read_record(path).get(WEIGHTS, {}).items() if name in hashes}
     record = {
         "program": f"permafeat {installed_version('permafeat')}",
         "libraries": versions_here(),
         "python": platform.python_version(),
-        "hardware": _hardware(plan.execution.device),
-        _EXECUTION: plan.execution.to_json(),
+        "hardware": hardware_name(plan.execution.device),
+        EXECUTION: plan.execution.to_json(),
         "unit_images": plan.unit_images,
-        _WEIGHTS: hashes | (known if plan.base or not weights else {}) | dict(weights),
+        WEIGHTS: hashes | (known if plan.base or not weights else {}) | dict(weights),
         "images_computed_by_the_last_run": n_computed,
         "seconds_of_the_last_run": None if wall_s is None else round(wall_s, 3),
         "conversions": dict(conversions),
         _SOURCES: _sources_digest(plan.sources),
     }
     _write(path, record)
-
-
-def _hardware(device: str) -> str:
-    # Parts may be joined on a machine without the card that computed them.
-    if device == "cuda" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return platform.processor() or platform.machine()
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    """Read ``NAME.json``; empty where it is lost, as nothing depends on it."""
-    try:
-        with open_regular(path.with_suffix(".json")) as file:
-            record = json.load(file)
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _write(path: Path, record: Mapping[str, Any]) -> None:
@@ -125,10 +109,7 @@ def execution_of(path: Path, otherwise: Execution) -> Execution:
 
 def known_execution(path: Path) -> Execution | None:
     """Return how the networks ran that made a cache, as far as it is known; a record that outlived its cache tells nothing."""
-    try:
-        return Execution(**_provenance(path).get(_EXECUTION, {})) if path.is_file() else None
-    except TypeError:
-        return None
+    return execution_in(read_record(path)) if path.is_file() else None
 
 
 def _sources_digest(sources: Iterable[Sequence[SourceFile]]) -> str:
@@ -161,7 +142,7 @@ def changed_rows(cache: FeatureCache, root: Place, plan: Plan, reading: Reading)
     -------
     bool array, shape (cache.n_images,)
     """
-    known = _provenance(cache.path)
+    known = read_record(cache.path)
     sources = plan.sources if cache.ids == plan.ids else _sources_of(cache.ids, plan)
     digest = _sources_digest(sources)
     if known.get(_SOURCES) == digest:

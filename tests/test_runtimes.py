@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,32 @@ def test_it_gives_torch_s_features_and_place_and_neighbours_change_no_bit(precis
     assert torch.equal(found, kept)
     # As a process begun anew computes it.
     assert torch.equal(compiled("squeezenet1_1", precision)[1](images), found)
+
+
+def test_a_signal_after_networks_are_gone_reaches_python() -> None:
+    code = """
+import faulthandler, gc, signal, sys
+from featurize.backbones.build import build_backbone
+from featurize.backbones.openvino_runtime import OpenVinoNetwork
+
+faulthandler.enable()  # Python's handlers then run on a stack for signals
+networks = [OpenVinoNetwork(build_backbone("squeezenet1_1", 64, None), 64, 2, "float32", 1) for _ in range(2)]
+del networks[0]
+gc.collect()
+del networks[0]
+gc.collect()
+signal.signal(signal.SIGINT, lambda *_: sys.exit("received"))
+signal.raise_signal(signal.SIGINT)
+"""
+    places = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": places},
+    )
+    assert (done.returncode, done.stderr) == (1, "received\n")
 
 
 def test_depthwise_networks_stay_in_float32_and_others_are_lowered() -> None:
@@ -233,6 +260,38 @@ def test_a_run_begun_by_torch_stays_with_torch_and_an_unfinished_one_refuses_ano
     assert code == 2 and "the unfinished run began with --runtime torch; this one would go on with openvino" in err
     assert run_cli("featurize", *QUICK, "--shard", "2/2", "--batch-size", 1)[0] == 0
     assert "runtime" not in json.loads(Path("features/train.json").read_text())["execution"]
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(project: Path, run_cli: Run) -> None:
+    words = ("featurize", *QUICK, "--runtime", "openvino", "--augment", "30", "--batch-size", "1")
+    assert run_cli(*words, "--out", "undisturbed")[0] == 0
+    places = os.pathsep.join(place for place in sys.path if place)
+    typed = [sys.executable, str(Path(featurize.__file__).parent.parent / "cli.py"), *words]
+    process = subprocess.Popen(typed, stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": places})
+    until = time.monotonic() + 60
+    while len(list(Path("features/train.parts").glob("*-*.h5"))) < 2:
+        assert process.poll() is None and time.monotonic() < until
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not Path("features/train.h5").exists()
+    assert run_cli(*words)[0] == 0
+    for split in ("train", "test"):
+        assert Path(f"features/{split}.h5").read_bytes() == Path(f"undisturbed/{split}.h5").read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_a_run_that_torch_compiles_gives_the_features_of_one_that_it_does_not(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK_BY_TORCH, "--out", "plain")[0] == 0
+    code, _, err = run_cli("featurize", *QUICK, "--runtime", "compile", "--precision", "float32")
+    assert code == 0, err
+    with FeatureCache(Path("features/train.h5")) as ours, FeatureCache(Path("plain/train.h5")) as plain:
+        assert off(torch.from_numpy(ours.load()).float(), torch.from_numpy(plain.load()).float()) < 0.03
+    assert "networks run by compile on cpu" in run_cli("inspect", "features/train.h5")[1]
+    code, _, err = run_cli("featurize", *QUICK_BY_TORCH, "--precision", "float32")
+    assert code == 0
+    assert "features/train.h5: is complete, its networks run by compile and not by torch, and stays" in err
 
 
 def test_caches_of_two_runtimes_are_told_of(project: Path, run_cli: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -19,6 +20,13 @@ from featurize.views.inputs import padded
 
 NAME = "OpenVINO"
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+@functools.cache
+def _core() -> Any:  # noqa: ANN401 - a module without types
+    # One, for the life of the process: each sets a stack that signals are handled on, and as it goes gives back the one of the core
+    # before it, which may have gone first. The next signal, Ctrl-C or a job's end, would then be a segmentation fault.
+    return load_openvino("--runtime openvino").Core()
 
 
 class OpenVinoNetwork:
@@ -52,7 +60,6 @@ class OpenVinoNetwork:
     ) -> None:
         openvino = load_openvino("--runtime openvino")
         taken: Precision = "float32" if has_depthwise(backbone) else precision
-        self._core = openvino.Core()
         self._options = {
             "INFERENCE_PRECISION_HINT": _HINTS[taken],
             "INFERENCE_NUM_THREADS": n_threads,
@@ -90,7 +97,7 @@ class OpenVinoNetwork:
         shape = tuple(images.shape)
         if shape not in self._compiled:
             self._model.reshape(list(shape))
-            self._compiled[shape] = self._core.compile_model(self._model, "CPU", self._options)
+            self._compiled[shape] = _core().compile_model(self._model, "CPU", self._options)
         vectors = self._compiled[shape](images.contiguous().numpy())[0]
         # A copy: the next pass writes into the same memory.
         return torch.from_numpy(np.array(vectors, dtype=np.float32))
