@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,14 +125,13 @@ def test_actors_run_openvino_on_images_by_url_as_the_local_run_does_on_those_of_
 
 
 @pytest.mark.slow
-def test_an_image_that_no_actor_survives_ends_the_run(
-    watched: Path, run_cli: Run, on_ray: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_that_no_actor_survives_ends_the_run(watched: Path, run_cli: Run, on_ray: tuple[str, ...]) -> None:
     (watched / "poison").touch()
     code, _, err = run_cli(*on_ray)
     assert code == 75
-    assert "Ray failed; what was committed is safe" in err
-    assert "ActorDiedError" in err
+    assert err.startswith("error: actors died 10 times over the same images (")
+    assert "what was committed is safe. Does one of them crash what reads it" in err
+    assert len(list(Path("features/train.parts").glob("*-*.h5"))) >= 4
 
 
 @pytest.mark.slow
@@ -168,14 +168,15 @@ def test_without_an_address_ray_runs_on_this_machine_for_as_long_as_the_run(
     watched: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    own = Path(tempfile.mkdtemp(dir="/tmp"))  # names of sockets have to be short
+    monkeypatch.setenv("RAY_TMPDIR", str(own))
     Path("data/train/train05.png").write_text("no image")
     code, out, err = run_cli(*WORDS, "--engine", "ray", "--max-bad", "0.5")
     assert (code, out) == (4, ""), err
     assert "1 quarantined" in err
     assert run_cli(*WORDS, "--out", "alone", "--max-bad", "0.5")[0] == 4
     assert Path("features/train.h5").read_bytes() == Path("alone/train.h5").read_bytes()
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "featurize.cluster.driver" not in left
+    own.rmdir()  # nothing of Ray is left
     assert sorted(path.name for path in watched.iterdir() if path.is_dir()) == ["alone", "data", "features", "site"]
 
 

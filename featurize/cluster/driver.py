@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, NoReturn
 
-from features_cache.errors import OptionError, PermafeatError
+from features_cache.errors import ClusterLost, OptionError, PermafeatError
 from features_cache.extras import load_extra
 from featurize.cluster.actor import Actor
 from featurize.cluster.share import Share, Told
@@ -73,8 +73,10 @@ def main(n_handle: int, address: str, named: str) -> NoReturn:
     named : str
         What gave the address, for messages.
     """
-    # Ray's own, in /tmp/ray, would stay; it begins there because names of sockets are short.
-    folder = tempfile.mkdtemp(prefix="permafeat-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
+    folder = None
+    if address == LOCAL:
+        # Ray's own, in /tmp/ray, would stay; it begins there because names of sockets are short.
+        folder = tempfile.mkdtemp(prefix="permafeat-ray-", dir=os.environ.get("RAY_TMPDIR", "/tmp"))  # noqa: S108
     threading.Thread(target=_end_with_the_parent, args=(folder,), daemon=True).start()
     connection = Connection(n_handle)
     try:
@@ -89,42 +91,55 @@ def main(n_handle: int, address: str, named: str) -> NoReturn:
         pass
     except PermafeatError as error:
         connection.send([Told.of(error)])
-    except BaseException as error:
-        told = traceback.format_exc()
-        missing = OptionError("the cluster's nodes have no permafeat: install there what is installed here")
-        connection.send([Told.of(missing)] if "No module named 'featurize'" in str(error) else told)
-        raise
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the other side tells it
+        connection.send(_explained(error) or traceback.format_exc())
     threading.Event().wait()  # until the other side hangs up: it has to read what was sent
     raise SystemExit
 
 
-def _end_with_the_parent(folder: str) -> None:
+def _explained(error: BaseException) -> list[Told]:
+    """Say in our words what Ray says in many, if it is known."""
+    first = _first_line(error)
+    if "No module named 'featurize'" in str(error):
+        msg = "the cluster's nodes have no permafeat: install there what is installed here"
+        return [Told.of(OptionError(msg))]
+    if "ray" in sys.modules and isinstance(error, sys.modules["ray"].exceptions.RayActorError):
+        msg = (
+            f"actors died {_LOSSES_AT_MOST + 1} times over the same images ({first}); what was committed is safe. Does one of them crash what reads "
+            f"it (`cli check` reads them all), or have the nodes too little memory? Type the same command again to go on"
+        )
+        return [Told.of(ClusterLost(msg))]
+    return []
+
+
+def _end_with_the_parent(folder: str | None) -> None:
     sys.stdin.read()
     if "ray" in sys.modules:
         sys.modules["ray"].shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)
 
 
-def _connected(address: str, named: str, folder: str) -> Any:  # noqa: ANN401 - a module without types
+def _connected(address: str, named: str, folder: str | None) -> Any:  # noqa: ANN401 - a module without types
     settings = _QUIET if address != LOCAL or "RAY_AUTH_MODE" in os.environ else _QUIET | _own_token()
     for name, value in settings.items():
         os.environ.setdefault(name, value)
     _require_answer(address, named)
     ray = load_extra("ray", "ray", "--engine ray")
     load_extra("ray.data", "ray", "--engine ray")
-    of_its_own = {"include_dashboard": False, "object_store_memory": _STORE_BYTES, "_temp_dir": folder}
+    of_its_own = (
+        {"include_dashboard": False, "object_store_memory": _STORE_BYTES, "_temp_dir": folder} if folder else {}
+    )
     try:
-        ray.init(
-            address=address, log_to_driver=False, logging_level="ERROR", **(of_its_own if address == LOCAL else {})
-        )
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **of_its_own)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         msg = (
             f"{named}: Ray refuses ({_first_line(error)}); a cluster of another version of Ray or Python, or one that asks for a "
             f"token? Then set RAY_AUTH_MODE=token, and the token as on its nodes"
         )
         raise OptionError(msg) from error
-    if address != LOCAL:
+    if not folder:
         head = ray.get_runtime_context().gcs_address
         threading.Thread(target=_end_without_the_head, args=(head,), daemon=True).start()
     return ray
