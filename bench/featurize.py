@@ -100,7 +100,7 @@ def plain(options: argparse.Namespace) -> dict[str, float]:
 
     class Pictures(Dataset):  # type: ignore[type-arg]
         def __init__(self, *, augmented: bool) -> None:
-            self.paths = sorted((options.folder / "images").iterdir())
+            self.paths = sorted((options.folder / "images").iterdir())[: options.plain_images]
             flips = [transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip(), transforms.RandomRotation(180)]
             to_tensor = [transforms.Resize((224, 224)), transforms.ToTensor()]
             mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -232,8 +232,8 @@ MEASURES: dict[str, Callable[[argparse.Namespace], dict[str, float]]] = {
 def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Take one measure in a process of its own."""
     words = [sys.executable, __file__, "--measure", name, "--folder", str(options.folder)]
-    for flag in ("device", "precision", "runtime", "augment", "seconds"):
-        words += [f"--{flag}", str(getattr(options, flag))]
+    for flag in ("device", "precision", "runtime", "augment", "plain-images", "seconds"):
+        words += [f"--{flag}", str(getattr(options, flag.replace("-", "_")))]
     words += ["--networks", *options.networks]
     done = subprocess.run(words, env=_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
@@ -289,6 +289,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--times", type=int, default=2)
     parser.add_argument("--plain-times", type=int, default=1, help="the slowest of all")
+    parser.add_argument("--plain-images", type=int, default=96, help="at most: its rate is the same for more")
     parser.add_argument("--seconds", type=float, default=20, help="of pure forward passes")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
