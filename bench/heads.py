@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from bench.heads_limits import Counted, epoch_limit, logistic_limit, mlp_limit, ridge_limit
 from bench.heads_theirs import Theirs
 from bench.heads_work import CLASSES, COLUMNS, SETS, VIEWS, Work, timed
+from features_cache.allocator import keep_freed_memory
 from features_cache.progress import silent
-from heads.allocator import keep_freed_memory
 from heads.estimators.catalogue import DEFAULT_HEADS, HEADS
 from heads.estimators.logistic import LogisticHead
 from heads.estimators.mlp import MLPHead

@@ -201,7 +201,7 @@ def _write(folder: Path, n_images: int, n_columns: int, answer: multiprocessing.
     ids = Texts(f"image-{row:08d}" for row in range(n_images))
     plan = Plan(
         ids=ids,
-        sources=Sources([SourceFile(path=f"{name}.png", n_bytes=1, mtime_ns=1)] for name in ids),
+        sources=Sources([SourceFile(path=f"{name}.png", n_bytes=1, sign=1)] for name in ids),
         n_views=VIEWS,
         blocks=blocks(n_columns),
         unit_images=UNIT,

@@ -15,7 +15,7 @@ from features_cache.errors import (
     UnsafeFile,
 )
 from features_cache.files import open_regular
-from features_cache.recipe import Block, Storage, canonical_json
+from features_cache.recipe import STORAGE_BYTES, Block, Storage, canonical_json
 from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
 
@@ -110,8 +110,7 @@ class Plan:
     @property
     def n_feature_bytes(self) -> int:
         """Bytes of the features on disk."""
-        width = {"float16": 2, "float32": 4}[self.storage]
-        return len(self.ids) * self.n_views * self.n_columns * width
+        return len(self.ids) * self.n_views * self.n_columns * STORAGE_BYTES[self.storage]
 
     def rows_of(self, unit: int) -> range:
         """Return the rows that a unit covers."""
@@ -146,7 +145,7 @@ class Plan:
         )
         parents = ([parent] for parent in self.parents) if len(self.parents) else itertools.repeat([], len(self.ids))
         for image_id, parent, files in zip(self.ids, parents, self.sources, strict=True):
-            yield _line([image_id, *parent, *([file.path, file.n_bytes, file.mtime_ns] for file in files)])
+            yield _line([image_id, *parent, *([file.path, file.n_bytes, file.sign] for file in files)])
 
     def file_lines(self) -> Iterator[bytes]:
         """Yield what the plan's file holds: :meth:`lines`, then their digest."""
@@ -197,7 +196,7 @@ def _files(images: Iterator[Any], ids: Texts, parents: Texts | None, n_images: i
         ids.append(image_id)
         if parents is not None:
             parents.append(files.pop(0))
-        yield (SourceFile(path=path, n_bytes=size, mtime_ns=mtime) for path, size, mtime in files)
+        yield (SourceFile(path=path, n_bytes=size, sign=mtime) for path, size, mtime in files)
     if len(ids) != n_images:
         msg = f"{len(ids)} images; {n_images} were written"
         raise ValueError(msg)

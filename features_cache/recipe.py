@@ -17,7 +17,8 @@ Statistics = Literal["imagenet", "dataset"]
 
 IMPORTED = "imported"
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
-STORAGE_TYPES: tuple[Storage, ...] = ("float16", "float32")
+STORAGE_BYTES: dict[Storage, int] = {"float16": 2, "float32": 4}
+STORAGE_TYPES = tuple(STORAGE_BYTES)
 
 # Stands in every output that a network of this kind has touched.
 RANDOM_WEIGHTS = "RANDOM WEIGHTS: networks that were never trained; a dry run and no result"
@@ -72,7 +73,7 @@ class Recipe:
     seed : int
         Seed of the augmentation.
     precision : {"float32", "bfloat16", "float16"}
-        Arithmetic of the network.
+        Arithmetic that the network may run in; layers that lose too much in it stay in float32.
     storage : {"float16", "float32"}
         Number type of the cached column.
     decoding : str

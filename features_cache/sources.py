@@ -22,17 +22,19 @@ class SourceFile:
     ----------
     path : str
         Relative to the images' folder; empty where a channel file is missing.
-    n_bytes, mtime_ns : int
-        Size, and modification time in nanoseconds.
+    n_bytes : int
+    sign : int
+        What tells this version of it from another: a local file's modification time in nanoseconds, or what a store says of an
+        object.
     """
 
     path: str
     n_bytes: int
-    mtime_ns: int
+    sign: int
 
 
-def kept_mtime_ns(state: os.stat_result) -> int:
-    """Return a file's modification time as it is kept: in 64 bits, which end in the year 2262."""
+def sign_of_file(state: os.stat_result) -> int:
+    """Return the sign of a local file: its modification time in nanoseconds, in 64 bits, which end in the year 2262."""
     return min(max(state.st_mtime_ns, -_LAST_NS), _LAST_NS)
 
 
@@ -47,17 +49,17 @@ class Sources(Sequence[tuple[SourceFile, ...]]):  # noqa: PLW1641 - equal to lis
         The files of each image.
     """
 
-    __slots__ = ("_ends", "_mtimes", "_paths", "_sizes")
+    __slots__ = ("_ends", "_paths", "_signs", "_sizes")
 
     def __init__(self, images: Iterable[Iterable[SourceFile]] = ()) -> None:
-        self._sizes, self._mtimes, self._ends = array.array("q"), array.array("q"), array.array("q", [0])
+        self._sizes, self._signs, self._ends = array.array("q"), array.array("q"), array.array("q", [0])
         self._paths = Texts(self._enter(images))
 
     def _enter(self, images: Iterable[Iterable[SourceFile]]) -> Iterator[str]:
         for files in images:
             for file in files:
                 self._sizes.append(file.n_bytes)
-                self._mtimes.append(file.mtime_ns)
+                self._signs.append(file.sign)
                 yield file.path
             self._ends.append(len(self._sizes))
 
@@ -80,7 +82,7 @@ class Sources(Sequence[tuple[SourceFile, ...]]):  # noqa: PLW1641 - equal to lis
 
     def _files(self, image: int) -> tuple[SourceFile, ...]:
         return tuple(
-            SourceFile(path=self._paths[file], n_bytes=self._sizes[file], mtime_ns=self._mtimes[file])
+            SourceFile(path=self._paths[file], n_bytes=self._sizes[file], sign=self._signs[file])
             for file in range(self._ends[image], self._ends[image + 1])
         )
 

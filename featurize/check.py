@@ -14,7 +14,7 @@ from features_cache.errors import ImagesMissing, PermafeatError, listed
 from features_cache.findings import Findings
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
-from features_cache.recipe import RANDOM_WEIGHTS
+from features_cache.recipe import RANDOM_WEIGHTS, STORAGE_BYTES
 from featurize.backbones.origin import check_choice, find_origin, licence_warnings
 from featurize.backbones.own_backbones import own_names
 from featurize.backbones.profile import profile_of
@@ -234,9 +234,7 @@ def _output(settings: FeaturizeSettings, manifests: Mapping[str, Manifest], colu
     n_bytes = 0
     for split, manifest in manifests.items():
         path = settings.out / f"{split}.h5"
-        n_bytes += (
-            len(manifest.ids) * settings.n_views_of(split) * columns * {"float16": 2, "float32": 4}[settings.storage]
-        )
+        n_bytes += len(manifest.ids) * settings.n_views_of(split) * columns * STORAGE_BYTES[settings.storage]
         if path.exists() and not settings.overwrite:
             with findings.gathered(), FeatureCache(path) as cache:
                 n_new, gone = len(set(manifest.ids) - set(cache.ids)), sorted(set(cache.ids) - set(manifest.ids))

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from features_cache.allocator import keep_freed_memory
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
 from featurize.backbones.build import Backbone
@@ -61,6 +62,7 @@ class Engine:
         self._augmentation = augmentation
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
+            keep_freed_memory()  # maps of a hundred megabytes come and go with every layer
         if execution.device == "cuda" and recipe.precision == "float32":
             # The recipe promises float32; TF32 keeps 10 bits of the mantissa.
             torch.backends.cudnn.allow_tf32 = False

@@ -113,7 +113,7 @@ def known_execution(path: Path) -> Execution | None:
 
 
 def _sources_digest(sources: Iterable[Sequence[SourceFile]]) -> str:
-    return digest_of([[[file.path, file.n_bytes, file.mtime_ns] for file in files] for files in sources])
+    return digest_of([[[file.path, file.n_bytes, file.sign] for file in files] for files in sources])
 
 
 def _sources_of(ids: Sequence[str], plan: Plan) -> Sequence[tuple[SourceFile, ...]]:

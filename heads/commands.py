@@ -94,7 +94,8 @@ def fit_heads(
     as_json: AsJson = False,
 ) -> None:
     """Fit heads on cached features; every figure comes from images that the head never saw."""
-    from heads import allocator, memory, report, run, settings
+    from features_cache import allocator
+    from heads import memory, report, run, settings
     from heads.estimators import own_heads
 
     tables, file = tables_of(_OWN_HEADS, config)

@@ -77,7 +77,7 @@ def damage_parts(folder: Path, n_trials: int) -> int:
     """Damage or swap a part in many ways; return how often reading it said so."""
     plan = Plan(
         ids=IDS,
-        sources=tuple((SourceFile(path=name, n_bytes=1, mtime_ns=1),) for name in IDS),
+        sources=tuple((SourceFile(path=name, n_bytes=1, sign=1),) for name in IDS),
         n_views=2,
         blocks=blocks(3, 5),
         unit_images=6,

@@ -28,7 +28,7 @@ def _plan(n_views: int) -> Plan:
     ids = tuple(f"image-{index:03d}" for index in range(N_IMAGES))
     return Plan(
         ids=ids,
-        sources=tuple((SourceFile(path=name, n_bytes=1, mtime_ns=1),) for name in ids),
+        sources=tuple((SourceFile(path=name, n_bytes=1, sign=1),) for name in ids),
         n_views=n_views,
         blocks=blocks(3, 5),
         unit_images=4,

@@ -40,7 +40,7 @@ def plan(n_views: int = 2, **changes: object) -> Plan:
     """The work of a small cache."""
     whole = Plan(
         ids=IDS,
-        sources=tuple((SourceFile(path=f"{name}.png", n_bytes=9, mtime_ns=5),) for name in IDS),
+        sources=tuple((SourceFile(path=f"{name}.png", n_bytes=9, sign=5),) for name in IDS),
         n_views=n_views,
         blocks=blocks(3, 5),
         unit_images=4,

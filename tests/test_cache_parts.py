@@ -123,7 +123,7 @@ def test_finishing_too_early_publishes_nothing(tmp_path: Path) -> None:
 def test_an_image_changed_since_the_plan_is_named(tmp_path: Path) -> None:
     Parts(tmp_path / "p", settle_plan(tmp_path / "p", plan())).commit(0, rows_of(0))
     sources = list(plan().sources)
-    sources[3] = (SourceFile(path="image-03.png", n_bytes=9, mtime_ns=6),)
+    sources[3] = (SourceFile(path="image-03.png", n_bytes=9, sign=6),)
     with pytest.raises(ImageChanged, match=r"1 images changed since the run began: 'image-03'"):
         settle_plan(tmp_path / "p", plan(sources=tuple(sources)))
 

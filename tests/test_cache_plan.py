@@ -18,7 +18,7 @@ from features_cache.sources import SourceFile, Sources
 from features_cache.texts import Texts
 
 names = st.text(st.characters() | st.sampled_from("\udc80\udcff\x00\n"), max_size=12)
-files = st.builds(SourceFile, path=names, n_bytes=st.integers(0, 2**62), mtime_ns=st.integers(-(2**62), 2**62))
+files = st.builds(SourceFile, path=names, n_bytes=st.integers(0, 2**62), sign=st.integers(-(2**62), 2**62))
 
 
 @given(st.lists(names), st.integers(-3, 9), st.integers(-3, 9))
@@ -79,7 +79,7 @@ def test_a_plan_that_was_cut_or_changed_is_damage(tmp_path: Path) -> None:
 def test_an_image_of_a_plan_costs_a_tenth_of_a_kilobyte() -> None:
     def images(n_images: int) -> tuple[Texts, Sources]:
         ids = Texts(f"image-{row:08d}" for row in range(n_images))
-        return ids, Sources([SourceFile(path=f"{name}.png", n_bytes=1 << 20, mtime_ns=1 << 60)] for name in ids)
+        return ids, Sources([SourceFile(path=f"{name}.png", n_bytes=1 << 20, sign=1 << 60)] for name in ids)
 
     tracemalloc.start()
     try:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from features_cache.errors import ImagesMissing, OptionError
 from features_cache.reader import FeatureCache
-from features_cache.sources import SourceFile, kept_mtime_ns
+from features_cache.sources import SourceFile, sign_of_file
 from featurize.images.bad_image import BadImage
 from featurize.images.blends import COLOURS, parse_blends
 from featurize.images.channel_files import compile_pattern
@@ -39,7 +39,7 @@ def grey(seed: int, side_px: int = 30) -> np.ndarray:
 
 def source(path: Path) -> SourceFile:
     state = path.stat()
-    return SourceFile(path=path.name, n_bytes=state.st_size, mtime_ns=kept_mtime_ns(state))
+    return SourceFile(path=path.name, n_bytes=state.st_size, sign=sign_of_file(state))
 
 
 def save_set(folder: Path, name: str, channels: Sequence[str], seed: int = 0) -> None:

@@ -29,7 +29,7 @@ def engine(device: str = "cpu", precision: str = "float32", micro_batch: int = 6
     backbone = build_backbone("resnet18", SIDE_PX, None)
     plan = Plan(
         ids=("a",),
-        sources=((SourceFile(path="a.png", n_bytes=1, mtime_ns=1),),),
+        sources=((SourceFile(path="a.png", n_bytes=1, sign=1),),),
         n_views=2,
         blocks=(Block(name="resnet18", start=0, columns=512, recipe=recipe("resnet18", precision=precision)),),
         unit_images=1,

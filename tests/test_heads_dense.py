@@ -66,7 +66,7 @@ def test_shifts_that_share_their_refinement_are_each_solved_as_in_float64_and_on
 
 TOUCHED_AGAIN = """
 import resource, sys, numpy as np
-from heads.allocator import keep_freed_memory
+from features_cache.allocator import keep_freed_memory
 if sys.argv[1] == "kept" and not keep_freed_memory():
     sys.exit(3)
 def touch():

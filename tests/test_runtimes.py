@@ -111,7 +111,7 @@ def engine(runtime: str) -> Engine:
     torch.manual_seed(0)
     plan = Plan(
         ids=("a",),
-        sources=((SourceFile(path="a.png", n_bytes=1, mtime_ns=1),),),
+        sources=((SourceFile(path="a.png", n_bytes=1, sign=1),),),
         n_views=2,
         blocks=(Block(name="squeezenet1_1", start=0, columns=512, recipe=recipe("squeezenet1_1")),),
         unit_images=1,

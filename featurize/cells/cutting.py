@@ -75,7 +75,7 @@ class CellJob:
         rows = []
         for image_id, sources, folder in zip(self.ids, self.sources, self.folders, strict=True):
             files = (*sources, *([self.masks[folder]] if folder in self.masks else []))
-            rows.append([image_id, *([file.path, file.n_bytes, file.mtime_ns] for file in files)])
+            rows.append([image_id, *([file.path, file.n_bytes, file.sign] for file in files)])
         return digest_of(rows)
 
     def content_hash(self, row: int) -> str:

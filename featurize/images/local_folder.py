@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from features_cache.errors import ImagesMissing, image_changed
-from features_cache.sources import SourceFile, kept_mtime_ns
+from features_cache.sources import SourceFile, sign_of_file
 from features_cache.status import Status
 from featurize.images.bad_image import BadImage
 from featurize.images.nothing_found import nothing_found
@@ -42,7 +42,7 @@ class LocalFolder:
         path = self.path / file.path
         try:
             state = path.stat()
-            if (state.st_size, kept_mtime_ns(state)) != (file.n_bytes, file.mtime_ns):
+            if (state.st_size, sign_of_file(state)) != (file.n_bytes, file.sign):
                 raise image_changed(path)
             return path.read_bytes()
         except OSError as error:

@@ -21,7 +21,7 @@ from featurize.images.channel_files import channel_sets
 from featurize.images.places import Place, place_of
 
 Extra = Literal["error", "ignore", "ignore both"]
-_MISSING = SourceFile(path="", n_bytes=0, mtime_ns=0)
+_MISSING = SourceFile(path="", n_bytes=0, sign=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

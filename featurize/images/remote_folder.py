@@ -71,7 +71,7 @@ class RemoteFolder:
                         f"{self}/{without_secrets(path or name)}: {fault}; refused. Rename it, or move it away"
                     )
                 else:
-                    yield SourceFile(path=path, n_bytes=size_of(entry), mtime_ns=sign_of(entry))
+                    yield SourceFile(path=path, n_bytes=size_of(entry), sign=sign_of(entry))
         except NoAnswer as error:
             raise self._unlisted(error, named_by) from None
         if not skip_unsafe:
@@ -150,13 +150,13 @@ class RemoteFolder:
         whole = {"start": 0, "end": file.n_bytes + 1} if file.n_bytes > 0 else {}
         with self._one_at_a_time:
             raw: bytes = self._system.cat_file(path, **whole)
-        if is_proven(raw, file.n_bytes, file.mtime_ns):
+        if is_proven(raw, file.n_bytes, file.sign):
             return raw
         has_its_size = file.n_bytes in {len(raw), UNKNOWN_SIZE}
-        if has_its_size and file.mtime_ns == NO_SIGN:
+        if has_its_size and file.sign == NO_SIGN:
             return raw
         now = self._system.info(path)
-        if (size_of(now), sign_of(now)) != (file.n_bytes, file.mtime_ns):
+        if (size_of(now), sign_of(now)) != (file.n_bytes, file.sign):
             name = f"{self}/{file.path}"
             raise image_changed(name)
         if not has_its_size:

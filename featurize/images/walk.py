@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from features_cache.errors import ImagesMissing, UnsafePath
-from features_cache.sources import SourceFile, kept_mtime_ns
+from features_cache.sources import SourceFile, sign_of_file
 from featurize.images.nothing_found import ARCHIVES, EXTENSIONS
 
 _MOST_SHOWN = 20
@@ -59,7 +59,7 @@ def walk(root: Path, *, follow_links: bool, skip_unsafe: bool, named_by: str) ->
                         unsafe.append(f"{path}: not a regular file (a pipe, device or folder link); refused")
                         continue
                     yield SourceFile(
-                        path=path.relative_to(root).as_posix(), n_bytes=state.st_size, mtime_ns=kept_mtime_ns(state)
+                        path=path.relative_to(root).as_posix(), n_bytes=state.st_size, sign=sign_of_file(state)
                     )
     if not skip_unsafe:
         require_safe(unsafe)
