@@ -49,6 +49,12 @@ class Execution:
     n_threads: int
     runtime: str = TORCH
 
+    def __post_init__(self) -> None:
+        """Refuse a runtime of another version of permafeat, say: it would be taken for torch."""
+        if self.runtime not in RUNTIMES:
+            msg = f"runtime {self.runtime!r}; expected one of {', '.join(RUNTIMES)}"
+            raise ValueError(msg)
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields, but for a runtime that was the only one when caches began: plans of then stay what they were."""
         fields = dataclasses.asdict(self)
@@ -196,7 +202,7 @@ def _files(images: Iterator[Any], ids: Texts, parents: Texts | None, n_images: i
         ids.append(image_id)
         if parents is not None:
             parents.append(files.pop(0))
-        yield (SourceFile(path=path, n_bytes=size, sign=mtime) for path, size, mtime in files)
+        yield (SourceFile(path=path, n_bytes=size, sign=sign) for path, size, sign in files)
     if len(ids) != n_images:
         msg = f"{len(ids)} images; {n_images} were written"
         raise ValueError(msg)

@@ -1,4 +1,4 @@
-"""``NAME.json`` beside a cache: what moves no number, and yet one wants to know."""
+"""``NAME.json`` beside a cache: what moves no number, and how the networks ran, which an extension follows as far as it is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXECUTION, WEIGHTS = "execution", "weights"
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read the record beside a cache; empty where it is lost or not as it was written, as nothing depends on it.
+    """Read the record beside a cache; empty where it is lost or not as it was written: the cache is whole without it.
 
     Parameters
     ----------
@@ -32,5 +32,5 @@ def execution_in(record: dict[str, Any]) -> Execution | None:
     """Return how the networks ran, as far as a record tells."""
     try:
         return Execution(**record[EXECUTION])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None

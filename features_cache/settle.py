@@ -43,13 +43,15 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
         If the unfinished run was asked for other features, images or views.
     """
     found = _sound_plan_in(folder, disk)
-    if found is not None and not shared and not any(folder.glob(f"*-{found.mark}.h5")):
-        try:
-            require_same_work(found, wanted, folder)
-        except PermafeatError:
-            # Nothing was committed under the earlier plan: it binds nobody.
-            disk.unlink(folder / PLAN_NAME)
-            found = None
+    binds = found is not None and (shared or any(folder.glob(f"*-{found.mark}.h5")))
+    if (
+        found is not None
+        and not binds
+        and (found.execution != wanted.execution or not _is_same_work(found, wanted, folder))
+    ):
+        # Nothing was committed under the earlier plan: it binds nobody.
+        disk.unlink(folder / PLAN_NAME)
+        found = None
     if found is None:
         if publish(folder / PLAN_NAME, _joined(wanted.file_lines()), disk=disk):
             return wanted
@@ -57,6 +59,14 @@ def settle_plan(folder: Path, wanted: Plan, *, shared: bool = False, disk: Disk 
         found = plan_in(folder) or wanted
     require_same_work(found, wanted, folder)
     return found
+
+
+def _is_same_work(found: Plan, wanted: Plan, folder: Path) -> bool:
+    try:
+        require_same_work(found, wanted, folder)
+    except PermafeatError:
+        return False
+    return True
 
 
 def _sound_plan_in(folder: Path, disk: Disk) -> Plan | None:

@@ -53,12 +53,14 @@ def featurize(
         repair=repair,
         overwrite=overwrite,
     )
+    from features_cache.allocator import keep_freed_memory
     from featurize import report, run, work
 
     if dry_run:
         estimated = report.estimate(work.plan_work(settings))
         print_lines([json.dumps(estimated)] if as_json else report.estimate_lines(estimated))
         return
+    keep_freed_memory()  # maps of a hundred megabytes come and go with every layer
     with progress_bar(quiet=ctx.obj) as progress:
         summary = run.featurize(settings, progress=progress)
     say(ctx, report.summary_lines(summary))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 from features_cache.extend import Held, Unit
@@ -36,6 +36,8 @@ class Computation:
         Augmentation, and threads that read.
     backbones : mapping of str to Backbone
         By the name of the block that each computes; those that are needed are moved and converted in place.
+    notes : sequence of str
+        What is not as planned where this process runs; counted beside the cache.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Computation:
         reading: Reading,
         settings: FeaturizeSettings,
         backbones: Mapping[str, Backbone],
+        notes: Sequence[str] = (),
     ) -> None:
         plan = parts.plan
+        self._notes = notes
         missing = held.missing_blocks()
         squares = {square_of(block.recipe) for block in plan.blocks if block.name in missing}
         networks = {name: backbones[name] for name in missing}
@@ -59,7 +63,7 @@ class Computation:
 
     def units(
         self, wanted: Iterable[Unit], check_stop: Callable[[], None], *, look_at_first: bool
-    ) -> Iterator[tuple[Unit, Rows, str]]:
+    ) -> Iterator[tuple[Unit, Rows]]:
         """Compute and commit units.
 
         Parameters
@@ -75,21 +79,11 @@ class Computation:
         unit : Unit
         rows : Rows
             What it is from now on.
-        note : str
-            What was not as planned; empty where all was.
         """
         plan = self._parts.plan
         started = (
-            StartedUnit(plan, unit, images, self._engine, check_stop) for unit, images in self._reader.units(wanted)
+            StartedUnit(plan, unit, images, self._engine, check_stop, self._notes)
+            for unit, images in self._reader.units(wanted, check_stop)
         )
         with closing(committed(self._parts, started, look_at_first=look_at_first)) as done:
-            for unit, rows in done:
-                yield unit, rows, self._note
-
-    @property
-    def _note(self) -> str:
-        notes = list(self._engine.notes)
-        at_once, planned = self._engine.views_a_pass, self._engine.micro_batch
-        if at_once != planned:
-            notes.append(f"computed {at_once} views at a time instead of {planned}, for want of memory")
-        return "; ".join(notes)
+            yield from done

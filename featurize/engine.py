@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from features_cache.allocator import keep_freed_memory
 from features_cache.errors import DeviceLost
 from features_cache.plan import Plan
 from featurize.backbones.build import Backbone
@@ -44,8 +43,6 @@ class Engine:
         Views in one batch; always this many, the last ones padded.
     views_a_pass : int
         Views that go through at once: as many, unless the device's memory was too small.
-    notes : list of str
-        What did not go as the plan says.
     """
 
     def __init__(
@@ -62,21 +59,28 @@ class Engine:
         self._augmentation = augmentation
         if execution.device == "cpu":
             torch.set_num_threads(execution.n_threads)
-            keep_freed_memory()  # maps of a hundred megabytes come and go with every layer
         if execution.device == "cuda" and recipe.precision == "float32":
             # The recipe promises float32; TF32 keeps 10 bits of the mantissa.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         recipes = {block.name: block.recipe for block in plan.blocks}
-        self.notes: list[str] = []
+        self._notes: list[str] = []
         ready: dict[int, Callable[[Tensor], Tensor]] = {}
         with _device_losses(self.device):
             for name, backbone in backbones.items():  # blocks may share one
                 if id(backbone) not in ready:
                     ready[id(backbone)], note = made_quick(backbone, recipes[name], execution)
-                    self.notes += [note] if note else []
+                    self._notes += [note] if note else []
             self._networks = {name: ready[id(backbone)] for name, backbone in backbones.items()}
             self._inputs = {name: NetworkInput(recipes[name], planes, self.device) for name in backbones}
+
+    @property
+    def notes(self) -> list[str]:
+        """What does not go as the plan says, up to now."""
+        if self.views_a_pass == self.micro_batch:
+            return self._notes
+        told = f"computed {self.views_a_pass} views at a time instead of {self.micro_batch}, for want of memory"
+        return [*self._notes, told]
 
     def features(
         self, images: Tensor, ids: Sequence[str], views: Sequence[int], blocks: Sequence[str] | None = None

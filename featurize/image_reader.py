@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
@@ -15,6 +15,8 @@ from featurize.images.places import Place
 from featurize.images.reading import Reading
 from featurize.travel import Travel, travelled
 from featurize.views.geometry import Square, to_square
+
+_POLL_S = 0.2
 
 
 class ImageReader:
@@ -53,8 +55,13 @@ class ImageReader:
         self._travel = Travel(device)
         self._n_workers = n_workers
 
-    def units(self, wanted: Iterable[Unit]) -> Iterator[tuple[Unit, list[ResizedImage | BadImage | None]]]:
-        """Yield each unit with its images in row order; None where nothing of an image has to be computed."""
+    def units(
+        self, wanted: Iterable[Unit], check_stop: Callable[[], None]
+    ) -> Iterator[tuple[Unit, list[ResizedImage | BadImage | None]]]:
+        """Yield each unit with its images in row order; None where nothing of an image has to be computed.
+
+        ``check_stop`` raises when the run has to stop; it is asked while an image is waited for, as a store may take minutes.
+        """
         with ThreadPoolExecutor(self._n_workers) as pool:
             ahead: list[tuple[Unit, list[Future[ResizedImage | BadImage] | None]]] = []
             try:
@@ -67,16 +74,19 @@ class ImageReader:
                     ]
                     ahead.append((unit, futures))
                     if len(ahead) > 1:
-                        yield self._ready(*ahead.pop(0))
+                        yield self._ready(*ahead.pop(0), check_stop)
                 for waiting in ahead:
-                    yield self._ready(*waiting)
+                    yield self._ready(*waiting, check_stop)
             finally:
                 # A stop must not wait for images that nobody will look at.
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _ready(
-        self, unit: Unit, futures: list[Future[ResizedImage | BadImage] | None]
+        self, unit: Unit, futures: list[Future[ResizedImage | BadImage] | None], check_stop: Callable[[], None]
     ) -> tuple[Unit, list[ResizedImage | BadImage | None]]:
+        for future in futures:
+            while future is not None and not wait([future], _POLL_S).done:
+                check_stop()
         images = [None if future is None else future.result() for future in futures]
         self._travel.arrive(
             pixels for image in images if isinstance(image, ResizedImage) for pixels in image.pixels.values()

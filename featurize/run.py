@@ -16,7 +16,7 @@ from features_cache.interrupt import StopFlag, stop_on_signals
 from features_cache.layout import Rows
 from features_cache.ledger import Ledger
 from features_cache.parts import Parts
-from features_cache.plan import Plan, parts_folder, plan_in
+from features_cache.plan import PLAN_NAME, Plan, parts_folder, plan_in
 from features_cache.progress import Progress, silent
 from features_cache.reader import FeatureCache
 from features_cache.settle import require_same_work, settle_plan
@@ -34,7 +34,7 @@ from featurize.provenance import known_execution, other_runtimes, same_bytes
 from featurize.settings import FeaturizeSettings
 from featurize.standing import Standing, look
 from featurize.summary import SplitSummary, Summary
-from featurize.work import Work, plan_work, require_space
+from featurize.work import Work, plan_work, require_runtime, require_space
 
 
 def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Summary:
@@ -75,6 +75,8 @@ def featurize(settings: FeaturizeSettings, *, progress: Progress = silent) -> Su
             )
             for split, manifest in work.manifests.items()
         ]
+        if session is not None and settings.overwrite:
+            session.connect()  # before anything gives way
         for job in jobs:
             tidy_up(job.path)
         to_do = _jobs_to_do(jobs)
@@ -202,9 +204,10 @@ def _featurize_split(job: _Job, work: Work) -> SplitSummary:
 def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float) -> SplitSummary:
     folder = parts_folder(job.path)
     require_space(job.settings.out, standing.plan, folder)
+    require_runtime(standing.plan.execution, job.path)
     backbones = build_networks(work.networks)  # wrong weights are found before anything is written
     if job.session is not None:
-        if plan_in(folder) is None:  # a plan that nothing can follow would stand in the way of another
+        if not (folder / PLAN_NAME).exists():  # a plan that nothing can follow would stand in the way of another
             job.session.connect()
         backbones = {}  # they could be built; actors build their own, and this process need not hold them
     plan = settle_plan(folder, standing.plan, shared=job.settings.shard is not None)
@@ -212,6 +215,11 @@ def _compute_and_publish(job: _Job, work: Work, standing: Standing, began: float
         remove_leftovers(place)
     parts, ledger, held = Parts(folder, plan), Ledger(plan), Held(plan, standing.cache)
     n_computed = _compute_missing(job, parts, ledger, held, backbones)
+    if n_computed and standing.cache is not None and known_execution(job.path) is None:
+        record = job.path.with_suffix(".json").name
+        ledger.conversions[f"{record} was lost: nobody knows what runtime and threads computed what was there"] += (
+            n_computed
+        )
     n_waiting = sum(not parts.has(unit) for unit in ledger.missing if not held.is_whole(unit))
     if n_waiting:
         return _unfinished(job, plan, n_computed=n_computed, n_waiting=n_waiting, began=began, notes=ledger.conversions)
@@ -246,11 +254,9 @@ def _compute_missing(job: _Job, parts: Parts, ledger: Ledger, held: Held, backbo
     job.progress(job.split, len(plan.ids) - n_missing, len(plan.ids))
     look_at_first = not ledger.done and not plan.anew
     with contextlib.closing(_computed(job, parts, held, backbones, missing, look_at_first=look_at_first)) as done:
-        for unit, rows, note in done:
+        for unit, rows in done:
             ledger.enter(unit.number, rows)
             n_computed += unit.n_images
-            if note:
-                ledger.conversions[note] += unit.n_images
             job.progress(job.split, len(plan.ids) - n_missing + n_computed, len(plan.ids))
             _require_few(ledger, job.settings, plan, job.root)
     return n_computed
@@ -264,16 +270,16 @@ def _computed(
     missing: Sequence[Unit],
     *,
     look_at_first: bool,
-) -> Generator[tuple[Unit, Rows, str]]:
-    """Yield units as they are committed, by this process or by a cluster's actors, with what was not as planned."""
+) -> Generator[tuple[Unit, Rows]]:
+    """Yield units as they are committed, by this process or by a cluster's actors."""
     if job.session is None:
         here = Computation(job.root, parts, held, job.reading, job.settings, backbones)
         yield from here.units(missing, job.flag.check, look_at_first=look_at_first)
         return
     units = {unit.number: unit for unit in missing}
     share = Share.of(parts, path=job.path, where=job.root.where, reading=job.reading, settings=job.settings)
-    for number, rows, note in job.session.units(share, parts, list(units), look_at_first=look_at_first):
-        yield units[number], rows, note
+    for number, rows in job.session.units(share, parts, list(units), look_at_first=look_at_first):
+        yield units[number], rows
 
 
 def _require_few(ledger: Ledger, settings: FeaturizeSettings, plan: Plan, root: Place) -> None:

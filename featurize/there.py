@@ -34,6 +34,6 @@ def executions_there(settings: FeaturizeSettings) -> Iterator[Execution]:
             plan = plan_in(parts_folder(path))
         except (CacheError, Refused):
             continue  # told where the split is begun
-        found = plan.execution if plan is not None else known_execution(path)
+        found = known_execution(path) or (plan.execution if plan is not None else None)
         if found is not None:
             yield found

@@ -40,6 +40,8 @@ class StartedUnit:
         The networks.
     check_stop : callable
         Raises when the run has to stop; asked before every forward pass.
+    notes : sequence of str
+        What else is not as planned where these images are computed.
 
     Raises
     ------
@@ -54,6 +56,7 @@ class StartedUnit:
         images: Sequence[ResizedImage | BadImage | None],
         engine: Engine,
         check_stop: Callable[[], None],
+        notes: Sequence[str] = (),
     ) -> None:
         self.unit = unit
         self._plan, self._engine = plan, engine
@@ -74,6 +77,7 @@ class StartedUnit:
                 pixels = torch.stack([_pixels(images[index], square) for index, _ in here])
                 vectors = engine.features(pixels, [ids[index] for index, _ in here], [view for _, view in here], names)
                 self._pending.append((here, columns, vectors))
+        self._notes.update(dict.fromkeys((*engine.notes, *notes), unit.n_images))
 
     def _note(self, images: Sequence[ResizedImage | BadImage | None], ids: Sequence[str]) -> None:
         """Remember what is known of each image before a network has seen it."""

@@ -136,9 +136,19 @@ def _runtime(settings: FeaturizeSettings, device: Device) -> str:
     if settings.runtime == "auto" and not settings.overwrite:
         for execution in executions_there(settings):
             if execution.device == device:
-                going_on = f"{settings.out}: what is there was computed by {execution.runtime}, and going on with it"
-                return choose_runtime(execution.runtime, device, going_on)
+                return execution.runtime
     return choose_runtime(settings.runtime, device)
+
+
+def require_runtime(execution: Execution, path: Path) -> None:
+    """Check that what is to run the networks is installed; what is complete does without it.
+
+    Raises
+    ------
+    OptionError
+        If it is not.
+    """
+    choose_runtime(execution.runtime, execution.device, f"{path}: {execution.runtime} runs its networks; to go on")
 
 
 def require_space(folder: Path, plan: Plan, parts: Path) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cluster_data import N_IMAGES, WORDS, head, make_project, passes, started
 
@@ -21,10 +22,11 @@ from features_cache.extras import installed_version
 from features_cache.parts import Parts
 from features_cache.plan import parts_folder, plan_in
 from features_cache.settle import settle_plan
+from featurize.cluster.actor import Actor
 from featurize.cluster.driver import Round, _n_actors  # how many is decided where Ray is, and counted here
 from featurize.cluster.node import Node
 from featurize.cluster.session import Session
-from featurize.cluster.share import Share
+from featurize.cluster.share import Share, Told
 from featurize.settings import FeaturizeSettings
 from featurize.work import plan_work
 
@@ -190,9 +192,11 @@ def test_a_lost_node_s_units_are_computed_by_the_others(watched: Path, run_cli: 
         places = os.pathsep.join(place for place in sys.path if place)
         environment = os.environ | {"PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
+        deadline = time.monotonic() + 120
         while len(list(Path("features/train.parts").glob("*-*.h5"))) < 4:
-            assert process.poll() is None
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
+        assert len({pid for pid, _ in passes(watched)}) >= 3  # one that looked at the first unit, and one on each node
         os.killpg(node.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=180)
         assert process.returncode == 0, err
@@ -253,7 +257,33 @@ def test_a_round_left_unfinished_tells_the_next_nothing_and_a_lost_driver_ends_t
         session._process.kill()
         with pytest.raises(ClusterLost, match="Type the same command again to go on"):
             list(found)
+        # Between two rounds nobody listens: the next one finds out as it asks.
+        session.connect()
+        session._process.kill()
+        session._process.wait()
+        with pytest.raises(ClusterLost, match="Type the same command again to go on"):
+            list(session.units(share, parts, range(N_IMAGES), look_at_first=True))
     assert ClusterLost.exit_code == 75
+
+
+def test_a_fault_of_the_program_is_no_reason_to_try_again(share: Share, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        msg = "a mistake of ours"
+        raise KeyError(msg)
+
+    monkeypatch.setattr(Node, "compute", broken)
+    told = Actor(share, look_at_first=False)({"unit": np.array([0])})
+    told = [Told(*values) for values in zip(*(told[name].tolist() for name in Told._fields), strict=True)]
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        told[-1].check()
+
+
+def test_other_hardware_is_counted_beside_the_cache(share: Share) -> None:
+    node = Node(dataclasses.replace(share, hardware="another processor"))
+    assert [told.unit for told in node.compute([3], look_at_first=False)] == [3]
+    parts = Parts(parts_folder(share.path), plan_in(parts_folder(share.path)))
+    (note,) = parts.read(3).conversions
+    assert "and not by another processor: the last bits may differ" in note
 
 
 def test_there_are_as_many_actors_as_there_is_room_for(share: Share) -> None:
@@ -275,6 +305,10 @@ def test_there_are_as_many_actors_as_there_is_room_for(share: Share) -> None:
         with pytest.raises(OptionError, match="the cluster has 8 CPUs, room for none"):
             _n_actors(four, {"num_cpus": 4}, Round(share, range(9), None, look_at_first=look))
     assert counted({"CPU": 8.0}, {"num_cpus": 2}, None, look=True) == 1
+    with pytest.raises(
+        OptionError, match="--actors 5 of 2 threads"
+    ):  # and the first round begins nothing that the second refuses
+        counted({"CPU": 8.0}, {"num_cpus": 2}, 5, look=True)
     with pytest.raises(OptionError, match="the cluster has 0 GPUs, room for none"):
         counted({"CPU": 8.0}, {"num_gpus": 1}, None)
 
@@ -310,6 +344,10 @@ def test_a_cluster_that_does_not_answer_is_told(watched: Path, run_cli: Run, mon
     assert code == 2
     assert "--address 127.0.0.1:1: no Ray cluster answers" in err
     assert not Path("features").exists()  # no plan is left that would stand in the way
+    assert run_cli(*WORDS)[0] == 0
+    there = sorted(Path("features").rglob("*"))
+    assert run_cli(*WORDS, "--engine", "ray", "--address", "127.0.0.1:1", "--overwrite")[0] == 2
+    assert sorted(Path("features").rglob("*")) == there
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
     code, _, err = run_cli(*WORDS, "--engine", "ray")
     assert code == 2

@@ -169,6 +169,24 @@ def test_an_image_that_is_another_one_than_was_listed_is_noticed(
     assert Store.asked["train3.png"] == 1
 
 
+def test_one_connection_is_used_by_one_thread_at_a_time_and_its_kept_listings_hide_no_change(
+    stored: Path, run_cli: Run
+) -> None:
+    places = ("--train-images", "oneline://data/train", "--test-images", "oneline://data/test")
+    code, _, err = run_cli("featurize", *QUICK, *places, "--workers", "4", "--out", "whole")
+    assert code == 0, err
+    system = fsspec.filesystem("oneline")
+
+    def swapped(raw: bytes) -> bytes:
+        system.pipe_file("/data/train/train3.png", raw)  # as large, and written later
+        return raw
+
+    Store.faults = {"train3.png": iter([swapped])}
+    code, _, err = run_cli("featurize", *QUICK, *places, "--workers", "4")
+    assert code == 2
+    assert "oneline://data/train/train3.png: changed since the run began" in err
+
+
 def test_a_killed_run_by_url_goes_on_and_ends_in_the_same_bytes(
     stored: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +267,20 @@ def test_urls_may_be_chained(stored: Path, url: str) -> None:
     assert list(manifest.ids) == TRAIN
     for name, (source,) in zip(TRAIN, manifest.sources, strict=True):
         assert manifest.root.read(source) == Path("data/train", name).read_bytes()
+
+
+def test_a_damaged_file_of_an_archive_is_an_unreadable_image(stored: Path, run_cli: Run) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in TRAIN:
+            archive.write(Path("data/train", name), f"train/{name}")
+    raw = bytearray(packed.getvalue())
+    raw[raw.index(Path("data/train/train2.png").read_bytes()[-40:]) + 10] ^= 1
+    fsspec.filesystem("trial").pipe_file("/data/all.zip", bytes(raw))
+    places = ("--train-images", "zip://train::trial://data/all.zip", "--labels", "data/train.csv")
+    code, _, err = run_cli("featurize", *QUICK, *places, "--max-bad", "0.5")
+    assert code == 4, err
+    assert "damaged in its archive" in next(iter(quarantine().values()))[1]
 
 
 def test_secrets_of_a_url_are_told_nowhere(stored: Path, run_cli: Run) -> None:

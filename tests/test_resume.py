@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_statistics_of_random_weights_are_the_same_for_the_process_that_set_them
     code, _, err = run_cli("featurize", *words)
     assert code == 0, err
     assert "nothing to compute" in err
+
+
+def test_a_plan_without_parts_gives_way_to_one_of_another_number_of_threads(project: Path) -> None:
+    plan = plan_work(quick_settings()).plans["train"]
+    other = dataclasses.replace(plan, execution=dataclasses.replace(plan.execution, n_threads=64))
+    folder = Path("features/train.parts")
+    assert settle_plan(folder, other) == other
+    assert settle_plan(folder, plan) == plan
+    # Shards that begin together follow the one that came first.
+    assert settle_plan(folder, other, shared=True) == plan
 
 
 def test_a_run_with_other_backbones_than_the_unfinished_one_is_refused(project: Path, run_cli: Run) -> None:

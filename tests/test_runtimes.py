@@ -176,6 +176,7 @@ def test_shards_that_it_runs_give_the_bytes_of_one_process(project: Path, run_cl
     for shard in ("2/2", "1/2"):
         assert run_cli(*words, "--shard", shard)[0] == 0
     assert Path("features/train.h5").read_bytes() == Path("alone/train.h5").read_bytes()
+    assert json.loads(Path("features/train.json").read_text())["execution"]["runtime"] == OPENVINO
 
 
 class _Unknown(nn.Module):
@@ -228,6 +229,16 @@ def test_the_run_falls_back_to_torch_and_says_so(project: Path, run_cli: Run, mo
     assert Path("features/train.h5").read_bytes() == Path("plain/train.h5").read_bytes()
     record = json.loads(Path("features/train.json").read_text())
     assert "squeezenet1_1 run by torch: OpenVINO cannot convert it (no such operation)" in record["conversions"]
+    # Told by the parts, whoever publishes them.
+    assert run_cli("featurize", *QUICK, "--out", "shards", "--batch-size", 1, "--shard", "1/2")[0] == 0
+    monkeypatch.undo()
+    monkeypatch.chdir(project)
+    assert (
+        run_cli("featurize", *QUICK, "--out", "shards", "--batch-size", 1, "--shard", "2/2", "--runtime", "openvino")[0]
+        == 0
+    )
+    record = json.loads(Path("shards/train.json").read_text())
+    assert record["conversions"] == {"squeezenet1_1 run by torch: OpenVINO cannot convert it (no such operation)": 3}
 
 
 def test_auto_takes_it_the_provenance_says_so_and_what_goes_on_keeps_it(
@@ -248,6 +259,12 @@ def test_auto_takes_it_the_provenance_says_so_and_what_goes_on_keeps_it(
     assert json.loads(Path("features/train.json").read_text())["execution"]["runtime"] == OPENVINO
     with FeatureCache(Path("features/train.h5")) as cache:
         assert (cache.load()[:, :1] == features).all() and cache.n_views == 2
+
+    monkeypatch.setitem(sys.modules, "openvino", None)  # what is complete does without it
+    code, _, err = run_cli("featurize", *QUICK, "--augment", 1)
+    assert code == 0 and "complete, nothing to compute" in err
+    code, _, err = run_cli("featurize", *QUICK, "--augment", 2)
+    assert code == 2 and "features/train.h5: openvino runs its networks; to go on needs openvino" in err
 
 
 def test_a_run_begun_by_torch_stays_with_torch_and_an_unfinished_one_refuses_another(
@@ -304,6 +321,17 @@ def test_caches_of_two_runtimes_are_told_of(project: Path, run_cli: Run) -> None
     assert (
         "networks were run features/train.h5 by openvino, features/test.h5 by torch: features of the same image" in err
     )
+
+
+def test_an_extension_of_a_cache_whose_record_is_lost_says_so(project: Path, run_cli: Run) -> None:
+    assert run_cli("featurize", *QUICK)[0] == 0
+    Path("features/train.json").unlink()
+    code, _, err = run_cli("featurize", *QUICK, "--augment", 1)
+    assert code == 0
+    assert "6 images: train.json was lost: nobody knows what runtime and threads computed what was there" in err
+    assert "test.json was lost" not in err
+    with pytest.raises(ValueError, match="runtime 'onnx'; expected one of torch, compile, openvino"):
+        Execution(device="cpu", micro_batch=16, n_threads=2, runtime="onnx")
 
 
 def test_plans_of_torch_are_what_they_were_before_there_was_a_choice() -> None:

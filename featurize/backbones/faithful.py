@@ -33,6 +33,8 @@ def conversion_faults(runtime: str) -> Iterator[None]:
     """
     try:
         yield
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # of the machine, and not of the network
     except Exception as error:  # their own failures have no common class, and tracing runs a network's own code
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = f"{runtime} cannot convert it ({first[:200]})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,4 +56,6 @@ class Actor:
             told += self._node.compute(batch["unit"].tolist(), look_at_first=self._look_at_first)
         except PermafeatError as error:
             told.append(Told.of(error))
+        except Exception:  # noqa: BLE001 - raised from here, Ray would wrap it in pages of its own
+            told.append(Told.of_own_fault(traceback.format_exc()))
         return {name: np.array(values) for name, values in zip(Told._fields, zip(*told, strict=True), strict=True)}

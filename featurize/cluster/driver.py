@@ -16,7 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from features_cache.errors import ClusterLost, OptionError, PermafeatError
 from features_cache.extras import load_extra
@@ -60,7 +60,7 @@ class Round(NamedTuple):
     look_at_first: bool
 
 
-def main(n_handle: int, address: str, named: str) -> NoReturn:
+def main(n_handle: int, address: str, named: str) -> None:
     """Connect to a cluster, or start one of this machine alone, say so, and compute rounds until the other side hangs up.
 
     Parameters
@@ -94,7 +94,6 @@ def main(n_handle: int, address: str, named: str) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - whatever it is, the other side tells it
         connection.send(_explained(error) or traceback.format_exc())
     threading.Event().wait()  # until the other side hangs up: it has to read what was sent
-    raise SystemExit
 
 
 def _explained(error: BaseException) -> list[Told]:
@@ -114,11 +113,13 @@ def _explained(error: BaseException) -> list[Told]:
 
 def _end_with_the_parent(folder: str | None) -> None:
     sys.stdin.read()
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
-    os._exit(0)
+    try:
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+    finally:  # in the middle of its import it cannot
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        os._exit(0)
 
 
 def _connected(address: str, named: str, folder: str | None) -> Any:  # noqa: ANN401 - a module without types
@@ -208,8 +209,8 @@ def _computed(ray: Any, wanted: Round) -> Iterator[list[Told]]:  # noqa: ANN401
     )
     for batch in told.iter_batches(batch_size=None, prefetch_batches=0):
         yield [
-            Told(int(unit), str(note), str(error), str(message))
-            for unit, note, error, message in zip(*(batch[name] for name in Told._fields), strict=True)
+            Told(int(unit), str(error), str(message))
+            for unit, error, message in zip(*(batch[name] for name in Told._fields), strict=True)
         ]
 
 
@@ -218,8 +219,9 @@ def _n_actors(nodes: Sequence[dict[str, float]], need: dict[str, int], wanted: R
     kind, each = ("GPU", 1) if "num_gpus" in need else ("CPU", need["num_cpus"])
     found = sum(int(node.get(kind, 0)) for node in nodes)
     room = sum(int(node.get(kind, 0)) // each for node in nodes)
-    n_actors = min(1 if wanted.look_at_first else wanted.n_actors or max(room, 1), len(wanted.units))
-    if n_actors > room:
+    asked = wanted.n_actors or max(room, 1)
+    n_actors = min(1 if wanted.look_at_first else asked, len(wanted.units))
+    if max(n_actors, wanted.n_actors or 1) > room:
         threads = f" of {each} threads" if each > 1 else ""
         more = (
             "start more nodes"

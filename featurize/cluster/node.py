@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from features_cache.allocator import keep_freed_memory
 from features_cache.errors import ImagesMissing, InputError, OptionError, PermafeatError, WeightsMissing
 from features_cache.extend import Held, base_of
 from features_cache.extras import versions_here
@@ -51,10 +52,10 @@ class Node:
             plan = self._parts.plan
             self._held = Held(plan, base_of(share.path, plan))
             backbones = _backbones(share, plan, self._held.missing_blocks())
+            place, notes = place_of(share.where), _other_hardware(share)
             self._computation = Computation(
-                place_of(share.where), self._parts, self._held, share.reading, share.settings, backbones
+                place, self._parts, self._held, share.reading, share.settings, backbones, notes
             )
-            self._other_hardware = _other_hardware(share)
         except PermafeatError as error:
             msg = f"node {platform.node()}: {error}"
             raise type(error)(msg) from error
@@ -64,15 +65,14 @@ class Node:
         for number in filter(self._parts.has, numbers):
             yield Told(number)
         missing = [self._held.unit(number) for number in numbers if not self._parts.has(number)]
-        for unit, _, note in self._computation.units(missing, _go_on, look_at_first=look_at_first):
-            yield Told(unit.number, "; ".join(filter(None, (note, self._other_hardware))))
+        for unit, _ in self._computation.units(missing, _go_on, look_at_first=look_at_first):
+            yield Told(unit.number)
 
 
-def _other_hardware(share: Share) -> str:
+def _other_hardware(share: Share) -> list[str]:
     here = hardware_name(share.device)
-    return (
-        "" if here == share.hardware else f"computed by {here}, and not by {share.hardware}: the last bits may differ"
-    )
+    told = f"computed by {here}, and not by {share.hardware}: the last bits may differ"
+    return [] if here == share.hardware else [told]
 
 
 def _go_on() -> None:
@@ -80,6 +80,7 @@ def _go_on() -> None:
 
 
 def _parts_here(share: Share) -> Parts:
+    keep_freed_memory()
     os.environ.update(share.weights_environment)
     sys.path += [place for place in share.import_path if place not in sys.path]
     try:
@@ -89,10 +90,11 @@ def _parts_here(share: Share) -> Parts:
         raise InputError(msg) from error
     here = versions_here()
     if here != share.versions:
+        unknown = "unknown"
         other = ", ".join(
-            f"{name} {here[name]} instead of {share.versions[name]}"
-            for name in here
-            if here[name] != share.versions[name]
+            f"{name} {here.get(name, unknown)} instead of {share.versions.get(name, unknown)}"
+            for name in sorted(here.keys() | share.versions.keys())
+            if here.get(name) != share.versions.get(name)
         )
         msg = f"has {other}, which may move features; install the same versions on every node"
         raise OptionError(msg)

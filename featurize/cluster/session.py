@@ -49,7 +49,13 @@ class Session:
     def __init__(self, address: str | None, n_actors: int | None, check_stop: Callable[[], None]) -> None:
         require_extra("ray", "ray", "--engine ray")
         self._address = address or os.environ.get("RAY_ADDRESS") or LOCAL
-        self._named = f"--address {address}" if address else f"RAY_ADDRESS={self._address}"
+        self._named = (
+            f"--address {address}"
+            if address
+            else f"RAY_ADDRESS={self._address}"
+            if self._address != LOCAL
+            else "--engine ray"
+        )
         self._n_actors = n_actors
         self._check_stop = check_stop
         self._process: subprocess.Popen[bytes] | None = None
@@ -102,7 +108,7 @@ class Session:
 
     def units(
         self, share: Share, parts: Parts, wanted: Sequence[int], *, look_at_first: bool
-    ) -> Iterator[tuple[int, Rows, str]]:
+    ) -> Iterator[tuple[int, Rows]]:
         """Let units be computed, and read their parts as they come in.
 
         Parameters
@@ -120,8 +126,6 @@ class Session:
         ------
         number : int
         rows : Rows
-        note : str
-            What was not as planned; empty where all was.
 
         Raises
         ------
@@ -136,9 +140,9 @@ class Session:
                 if rows is None:
                     late.append(told)
                 else:
-                    yield told.unit, rows, told.note
+                    yield told.unit, rows
         for told in late:
-            yield told.unit, self._appeared(parts, told.unit), told.note
+            yield told.unit, self._appeared(parts, told.unit)
 
     def _round(self, wanted: Round) -> Iterator[Told]:
         if not wanted.units:
@@ -153,6 +157,10 @@ class Session:
     def _ended_where_it_fails(self) -> Iterator[None]:
         try:
             yield
+        except (EOFError, ConnectionError) as error:
+            msg = f"the connection to Ray was lost ({self._last_words()}); what was committed is safe. Type the same command again to go on"
+            self._end()
+            raise ClusterLost(msg) from error
         except BaseException:
             self._end()
             raise
@@ -161,11 +169,7 @@ class Session:
         self._check_stop()
         while not connection.poll(_POLL_S):
             self._check_stop()
-        try:
-            told: list[Told] | str | None = connection.recv()
-        except EOFError as error:
-            msg = f"the connection to Ray was lost ({self._last_words()}); what was committed is safe. Type the same command again to go on"
-            raise ClusterLost(msg) from error
+        told: list[Told] | str | None = connection.recv()
         if isinstance(told, str):
             msg = f"Ray failed; what was committed is safe. Type the same command again to go on. It said:\n{told}"
             raise ClusterLost(msg)

@@ -77,6 +77,9 @@ class Share:
         return cls(mark=parts.mark, device=execution.device, n_threads=execution.n_threads, hardware=hardware, **fields)
 
 
+OWN_FAULT = "fault"
+
+
 class Told(NamedTuple):
     """What an actor tells of a unit, or of what stopped it.
 
@@ -84,8 +87,6 @@ class Told(NamedTuple):
     ----------
     unit : int
         A unit whose part is there; -1 where there was an error.
-    note : str
-        What was not as planned.
     error : str
         Name of the class of an error; empty where there was none.
     message : str
@@ -93,9 +94,13 @@ class Told(NamedTuple):
     """
 
     unit: int
-    note: str = ""
     error: str = ""
     message: str = ""
+
+    @classmethod
+    def of_own_fault(cls, trace: str) -> Self:
+        """Tell of an error that is none of ours to name: no other try will mend it."""
+        return cls(-1, error=OWN_FAULT, message=trace)
 
     @classmethod
     def of(cls, error: PermafeatError) -> Self:
@@ -109,7 +114,11 @@ class Told(NamedTuple):
         ------
         PermafeatError
             Of the class that the actor raised.
+        RuntimeError
+            If it was a fault of the program.
         """
+        if self.error == OWN_FAULT:
+            raise RuntimeError(self.message)
         if self.error:
             raised: type[PermafeatError] = getattr(errors, self.error)
             raise raised(self.message)

@@ -84,6 +84,8 @@ class RemoteFolder:
         except NoAnswer as error:
             if error.fault is Fault.MISSING:
                 raise BadImage(Status.UNREADABLE, "No such file or directory (errno 2)") from None
+            if error.fault is Fault.DAMAGED:
+                raise BadImage(Status.UNREADABLE, f"damaged in its archive ({error})") from None
             if error.fault is Fault.DENIED and self._lets_us_in():
                 raise BadImage(Status.UNREADABLE, "Permission denied (errno 13)") from None
             msg = f"{self}/{file.path}: the store gave no answer ({error}). {_AGAIN}"
@@ -131,7 +133,7 @@ class RemoteFolder:
     def _unlisted(self, error: NoAnswer, named_by: str) -> PermafeatError:
         if error.fault is Fault.PASSING:
             return StoreUnreachable(f"{self}: the store gave no answer ({error}). {_AGAIN}")
-        if error.fault is Fault.REFUSED:
+        if error.fault in {Fault.REFUSED, Fault.DAMAGED}:
             return OptionError(f"{self}: cannot be opened ({error}); expected a URL such as s3://bucket/folder")
         if error.fault is Fault.DENIED:
             msg = f"{self}: access denied ({error}); give fsspec credentials that may list and read it (docs/URLS.md)"
@@ -155,7 +157,9 @@ class RemoteFolder:
         has_its_size = file.n_bytes in {len(raw), UNKNOWN_SIZE}
         if has_its_size and file.sign == NO_SIGN:
             return raw
-        now = self._system.info(path)
+        with self._one_at_a_time:
+            self._system.invalidate_cache()  # what it listed as it read would answer for the store
+            now = self._system.info(path)
         if (size_of(now), sign_of(now)) != (file.n_bytes, file.sign):
             name = f"{self}/{file.path}"
             raise image_changed(name)
@@ -167,7 +171,8 @@ class RemoteFolder:
     def _lets_us_in(self) -> bool:
         """Whether the folder itself can be asked for: if not, it is not one image that is denied to us."""
         try:
-            ask(self._system.info, self._folder)
+            with self._one_at_a_time:
+                ask(self._system.info, self._folder)
         except NoAnswer:
             return False
         return True

@@ -7,6 +7,7 @@ import random
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
@@ -29,6 +30,7 @@ class Fault(enum.Enum):
     MISSING = "not there"
     DENIED = "not for us"
     REFUSED = "asked what it cannot answer"
+    DAMAGED = "an archive that cannot be read"
     PASSING = "may answer the next time"
 
 
@@ -65,8 +67,9 @@ def fault_of(error: Exception) -> Fault:
     is_denied = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
     if is_denied or any(status in _DENIED for status in statuses):
         return Fault.DENIED
-    lasts = ValueError | NotImplementedError | ImportError | zipfile.BadZipFile | tarfile.ReadError
-    return Fault.REFUSED if isinstance(error, lasts) else Fault.PASSING
+    if isinstance(error, zipfile.BadZipFile | tarfile.ReadError | zlib.error):
+        return Fault.DAMAGED
+    return Fault.REFUSED if isinstance(error, ValueError | NotImplementedError | ImportError) else Fault.PASSING
 
 
 def waits_s() -> Iterator[float]:
