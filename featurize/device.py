@@ -50,7 +50,7 @@ def choose_precision(wanted: str, device: Device) -> Precision:
     return wanted  # type: ignore[return-value]
 
 
-def choose_runtime(wanted: str, device: Device, wanted_by: str = "--runtime openvino") -> str:
+def choose_runtime(wanted: str, device: str, wanted_by: str = "--runtime openvino") -> str:
     """Turn ``auto`` into the quickest runtime that is installed and sure to run every network.
 
     Parameters

@@ -334,7 +334,7 @@ def test_without_the_extra_a_line_says_what_to_install(
     watched: Path, run_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    code, _, err = run_cli(*WORDS, "--engine", "ray")
+    code, _, err = run_cli(*WORDS, "--engine", "ray", "--out", "elsewhere")
     assert code == 2
     assert err == "error: --engine ray needs ray, which is not installed; type pip install 'permafeat[ray]'"
 
@@ -349,6 +349,6 @@ def test_a_cluster_that_does_not_answer_is_told(watched: Path, run_cli: Run, mon
     assert run_cli(*WORDS, "--engine", "ray", "--address", "127.0.0.1:1", "--overwrite")[0] == 2
     assert sorted(Path("features").rglob("*")) == there
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
-    code, _, err = run_cli(*WORDS, "--engine", "ray")
+    code, _, err = run_cli(*WORDS, "--engine", "ray", "--out", "elsewhere")
     assert code == 2
     assert "RAY_ADDRESS=ray://127.0.0.1:1: a URL; expected HOST:PORT of a head node" in err
