@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 from features_cache import errors
 from features_cache.errors import PermafeatError
 from features_cache.extras import versions_here
-from features_cache.hardware import hardware_name
 from features_cache.parts import Parts
 from features_cache.urls import Url
 from featurize.images.reading import Reading
@@ -72,6 +71,8 @@ class Share:
     @classmethod
     def of(cls, parts: Parts, **fields: Any) -> Self:  # noqa: ANN401 - the fields above
         """Make a share of the work that leads to these parts."""
+        from features_cache.hardware import hardware_name  # with torch, which the driver does without
+
         execution = parts.plan.execution
         hardware = hardware_name(execution.device)
         return cls(mark=parts.mark, device=execution.device, n_threads=execution.n_threads, hardware=hardware, **fields)
