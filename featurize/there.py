@@ -26,9 +26,9 @@ def recipes_there(settings: FeaturizeSettings) -> Iterator[Recipe]:
             continue  # told where the split is begun
 
 
-def executions_there(settings: FeaturizeSettings) -> Iterator[Execution]:
-    """Yield how the networks of caches and unfinished runs run, as far as known, the training images' first."""
-    for split in settings.splits:
+def executions_there(settings: FeaturizeSettings, first: str) -> Iterator[Execution]:
+    """Yield how the networks of caches and unfinished runs run, as far as known, those of one split first."""
+    for split in sorted(settings.splits, key=lambda split: split != first):
         path = settings.out / f"{split}.h5"
         try:
             plan = plan_in(parts_folder(path))

@@ -94,12 +94,6 @@ def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
         dataset_statistics(settings, manifests, reading, progress),
         lambda recipe: calibration_inputs(recipe, manifests, reading),
     )
-    execution = Execution(
-        device=device,
-        micro_batch=micro_batch(device),
-        n_threads=torch.get_num_threads(),
-        runtime=_runtime(settings, device),
-    )
     plans = {
         split: Plan(
             ids=manifest.ids,
@@ -107,7 +101,12 @@ def plan_work(settings: FeaturizeSettings, progress: Progress = silent) -> Work:
             n_views=settings.n_views_of(split),
             blocks=tuple(network.block for network in networks),
             unit_images=settings.unit_images or unit_images(device),
-            execution=execution,
+            execution=Execution(
+                device=device,
+                micro_batch=micro_batch(device),
+                n_threads=torch.get_num_threads(),
+                runtime=_runtime(settings, device, split),
+            ),
             parents=_parents(settings, split, manifest),
         )
         for split, manifest in manifests.items()
@@ -131,10 +130,10 @@ def _precision_there(settings: FeaturizeSettings, device: Device) -> str:
     return settings.precision
 
 
-def _runtime(settings: FeaturizeSettings, device: Device) -> str:
+def _runtime(settings: FeaturizeSettings, device: Device, split: str) -> str:
     """Let ``--runtime auto`` follow a cache or an unfinished run that is there."""
     if settings.runtime == "auto" and not settings.overwrite:
-        for execution in executions_there(settings):
+        for execution in executions_there(settings, split):
             if execution.device == device:
                 return execution.runtime
     return choose_runtime(settings.runtime, device)

@@ -321,6 +321,10 @@ def test_caches_of_two_runtimes_are_told_of(project: Path, run_cli: Run) -> None
     assert (
         "networks were run features/train.h5 by openvino, features/test.h5 by torch: features of the same image" in err
     )
+    code, _, err = run_cli("featurize", *QUICK, "--augment", 1)  # each goes on with its own
+    assert code == 0, err
+    ran = [json.loads(Path(f"features/{split}.json").read_text())["execution"] for split in ("train", "test")]
+    assert [execution.get("runtime", TORCH) for execution in ran] == [OPENVINO, TORCH]
 
 
 def test_an_extension_of_a_cache_whose_record_is_lost_says_so(project: Path, run_cli: Run) -> None:
