@@ -31,7 +31,9 @@ def featurize(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and its cost.")] = False,
     shard: Annotated[str | None, typer.Option(help="i/n: one of n processes that share the work.")] = None,
     engine: Annotated[str, typer.Option(help="What computes: local, or ray (a cluster's actors).")] = _DEFAULTS.engine,
-    address: Annotated[str | None, typer.Option(help="Ray's cluster, HOST:PORT. (default: this machine)")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray's cluster, HOST:PORT. (default: RAY_ADDRESS, or this machine)")
+    ] = None,
     actors: Annotated[str, typer.Option(help="Ray's processes that hold networks.")] = "auto",
     repair: Annotated[
         bool, typer.Option("--repair", allow_from_autoenv=False, help="Compute damaged and unusable rows anew.")

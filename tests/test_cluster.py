@@ -251,7 +251,7 @@ def test_a_round_left_unfinished_tells_the_next_nothing_and_a_lost_driver_ends_t
         assert next(left)[0] == 0
         left.close()
         found = session.units(share, parts, range(6, N_IMAGES), look_at_first=False)
-        assert sorted(number for number, _, _ in found) == list(range(6, N_IMAGES))
+        assert sorted(number for number, _ in found) == list(range(6, N_IMAGES))
         found = session.units(share, parts, range(N_IMAGES), look_at_first=True)
         next(found)
         session._process.kill()
@@ -348,6 +348,9 @@ def test_a_cluster_that_does_not_answer_is_told(watched: Path, run_cli: Run, mon
     there = sorted(Path("features").rglob("*"))
     assert run_cli(*WORDS, "--engine", "ray", "--address", "127.0.0.1:1", "--overwrite")[0] == 2
     assert sorted(Path("features").rglob("*")) == there
+    code, _, err = run_cli(*WORDS, "--engine", "ray", "--address", "nonsense", "--out", "elsewhere")
+    assert code == 2
+    assert "--address nonsense: no address of a cluster; expected HOST:PORT of a head node" in err
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:1")
     code, _, err = run_cli(*WORDS, "--engine", "ray", "--out", "elsewhere")
     assert code == 2

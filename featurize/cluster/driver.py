@@ -29,6 +29,7 @@ _TASKS_AN_ACTOR = 4
 # What travels is numbers of units; Ray would set a third of the memory aside for it.
 _STORE_BYTES = 80 * 2**20
 _ANSWERS_WITHIN_S = 20.0
+_ENDS_WITHIN_S, _WRITES_WITHIN_S = 10.0, 0.5
 _LOOKED_AT_EVERY_S = 10.0
 _UNANSWERED_AT_MOST = 3
 # Of the actors that were given one task, before the task is to blame, as an image that crashes its decoder is.
@@ -118,8 +119,18 @@ def _end_with_the_parent(folder: str | None) -> None:
             sys.modules["ray"].shutdown()
     finally:  # in the middle of its import it cannot
         if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         os._exit(0)
+
+
+def _remove(folder: str) -> None:
+    # Ray's processes write there while they end.
+    until = time.monotonic() + _ENDS_WITHIN_S
+    while time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_WRITES_WITHIN_S)
+        if not os.path.exists(folder):  # noqa: PTH110 - a name, as Ray takes it
+            return
 
 
 def _connected(address: str, named: str, folder: str | None) -> Any:  # noqa: ANN401 - a module without types
@@ -172,8 +183,11 @@ def _require_answer(address: str, named: str) -> None:
         msg = f"{named}: a URL; {expected}, with the command typed on a machine of the cluster"
         raise OptionError(msg)
     _, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
+    if address in {LOCAL, "auto"}:
         return
+    if not colon or not port.isdecimal():
+        msg = f"{named}: no address of a cluster; {expected}"
+        raise OptionError(msg)
     try:
         _call(address)
     except (OSError, OverflowError) as error:
