@@ -235,7 +235,7 @@ def _n_actors(nodes: Sequence[dict[str, float]], need: dict[str, int], wanted: R
     room = sum(int(node.get(kind, 0)) // each for node in nodes)
     asked = wanted.n_actors or max(room, 1)
     n_actors = min(1 if wanted.look_at_first else asked, len(wanted.units))
-    if max(n_actors, wanted.n_actors or 1) > room:
+    if asked > room:  # in the first round too, which begins nothing that the second refuses
         threads = f" of {each} threads" if each > 1 else ""
         more = (
             "start more nodes"

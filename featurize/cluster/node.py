@@ -47,6 +47,7 @@ class Node:
     """
 
     def __init__(self, share: Share) -> None:
+        keep_freed_memory()
         try:
             self._parts = _parts_here(share)
             plan = self._parts.plan
@@ -80,7 +81,6 @@ def _go_on() -> None:
 
 
 def _parts_here(share: Share) -> Parts:
-    keep_freed_memory()
     os.environ.update(share.weights_environment)
     sys.path += [place for place in share.import_path if place not in sys.path]
     try:

@@ -48,14 +48,7 @@ class Session:
 
     def __init__(self, address: str | None, n_actors: int | None, check_stop: Callable[[], None]) -> None:
         require_extra("ray", "ray", "--engine ray")
-        self._address = address or os.environ.get("RAY_ADDRESS") or LOCAL
-        self._named = (
-            f"--address {address}"
-            if address
-            else f"RAY_ADDRESS={self._address}"
-            if self._address != LOCAL
-            else "--engine ray"
-        )
+        self._address, self._named = _address(address)
         self._n_actors = n_actors
         self._check_stop = check_stop
         self._process: subprocess.Popen[bytes] | None = None
@@ -211,6 +204,15 @@ class Session:
                 raise CacheIncomplete(msg)
             time.sleep(_POLL_S)
         return rows
+
+
+def _address(given: str | None) -> tuple[str, str]:
+    """Return the address of the cluster, and what names it in messages."""
+    if given:
+        return given, f"--address {given}"
+    if found := os.environ.get("RAY_ADDRESS"):
+        return found, f"RAY_ADDRESS={found}"
+    return LOCAL, "--engine ray"
 
 
 def _rows_of(parts: Parts, unit: int) -> Rows | None:
